@@ -1,0 +1,104 @@
+# Make dispatches, Python decides: nothing here reads .config, and no value is ever expanded by make or by the shell.
+# A variable given on the command line is taken literally by $(value ...) and handed on through the environment.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := all
+MAKEFLAGS += --no-print-directory
+
+OVERRIDES := EPOCHS SEEDS MAX_ITERS DATA_DIR RESULTS SET
+KNOWN := $(OVERRIDES) FORMAT PYTHON V
+
+given = $(filter command,$(firstword $(origin $(1))))
+GIVEN := $(strip $(foreach v,$(.VARIABLES),$(if $(call given,$(v)),$(v))))
+UNKNOWN := $(filter-out $(KNOWN) MAKEFLAGS MAKEOVERRIDES -*-command-variables-*-,$(GIVEN))
+ifneq ($(UNKNOWN),)
+$(error unknown variable $(firstword $(UNKNOWN)): known are $(KNOWN); symbols of the configuration go into SET="NAME=value")
+endif
+
+define take
+ifneq ($(call given,$(1)),)
+override $(1) := $$(value $(1))
+export OVERRIDE_$(1) := $$(value $(1))
+endif
+endef
+$(foreach v,$(OVERRIDES),$(eval $(call take,$(v))))
+
+# FORMAT and PYTHON are checked here, for they reach a command line; their text still goes through the environment.
+ifneq ($(call given,FORMAT),)
+override FORMAT := $(value FORMAT)
+ifeq ($(filter text ids,$(FORMAT)),)
+$(error FORMAT: give text or ids)
+endif
+endif
+FORMAT ?= text
+
+ifneq ($(call given,PYTHON),)
+override PYTHON := $(value PYTHON)
+READY :=
+else ifdef VIRTUAL_ENV
+override PYTHON := $(value VIRTUAL_ENV)/bin/python
+READY :=
+else
+override PYTHON := .venv/bin/python
+READY := .venv/installed
+endif
+export PYTHON
+RUN := "$$PYTHON"
+
+.PHONY: all venv menuconfig savedefconfig olddefconfig list-defconfigs plan run continue rerun-failed \
+	report update-graphs data check check-all bench bench-spine clean mrproper help
+
+all: run
+
+venv: .venv/installed
+
+.venv/installed: pyproject.toml
+	@test -x .venv/bin/python || { echo "making .venv"; python3 -m venv .venv; }
+	@echo "installing what pyproject.toml lists (torch is large: some minutes)"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch .venv/installed
+
+menuconfig: $(READY) ## choose models, optimizers, methods, sparsities in a full-screen menu
+	@$(RUN) scripts/config.py menuconfig
+defconfig-%: $(READY) ## take a preset as .config
+	@$(RUN) scripts/config.py defconfig "$*"
+savedefconfig: $(READY) ## write .config in its shortest form to ./defconfig
+	@$(RUN) scripts/config.py savedefconfig
+olddefconfig: $(READY) ## complete .config, and name the lines that no longer mean anything
+	@$(RUN) scripts/config.py olddefconfig
+list-defconfigs: $(READY) ## the presets, and the question each answers
+	@$(RUN) scripts/config.py list
+plan: $(READY) ## what would run, what is left out and why, how long (FORMAT=ids: the ids alone)
+	@$(RUN) scripts/matrix.py plan --format "$$FORMAT"
+run: $(READY) ## run the matrix of .config (without one: the preset quickstart), then the report
+	@$(RUN) scripts/matrix.py run
+continue: $(READY) ## do what is left of the newest results, or of RESULTS=dir
+	@$(RUN) scripts/matrix.py continue
+rerun-failed: $(READY) ## run the failed runs of a results directory again
+	@$(RUN) scripts/matrix.py rerun-failed
+report: $(READY) ## rebuild report and graphs from the newest results, or RESULTS=dir
+	@$(RUN) scripts/report.py report
+update-graphs: $(READY) ## rebuild the graphs alone
+	@$(RUN) scripts/report.py graphs
+data: $(READY) ## check the data sets of .config, download what is missing
+	@$(RUN) scripts/data.py
+check: $(READY) ## lint and tests: no GPU, no downloads
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m pytest -n auto -m "not slow"
+check-all: $(READY) ## check, and the long tests
+	@$(RUN) -m ruff check .
+	@$(RUN) -m pytest -n auto
+bench: bench-spine ## every benchmark
+bench-spine: $(READY) ## start of a plan, the quickstart's time, overhead per run
+	@$(RUN) scripts/bench_spine.py
+clean: ## remove caches; results and data stay
+	@rm -rf .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+mrproper: clean ## clean, and remove .config and .venv; results and data stay
+	@rm -rf .config .config.old .venv
+help: ## this list
+	@echo "AdamWPrune: make [target] [EPOCHS=n] [SEEDS=n] [MAX_ITERS=n] [DATA_DIR=dir] [RESULTS=dir] [SET=\"NAME=value\"]"
+	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  %-18s %s\n' "$$t" "$$d"; done
+	@echo "Without a .config the preset quickstart runs: 11 small runs on embedded data."
+export FORMAT

@@ -1,0 +1,18 @@
+"""Train LeNet-5: `python train.py --help` lists every setting; `--run DIR` trains a prepared run."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+try:
+    from lenet5.model import LeNet5
+    from lib.main import main
+    from lib.task import Classification
+except ModuleNotFoundError as e:
+    sys.exit(f"error: the package {e.name} is missing in {sys.executable}: `make venv` installs what is needed")
+
+TASK = Classification("lenet5", LeNet5)
+
+if __name__ == "__main__":
+    sys.exit(main(TASK))

@@ -1,0 +1,102 @@
+"""Records of data sets, and what every image set shares. numpy only; torch is in lib/data/kernel."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import lib.config
+from lib.registry import Registry
+
+
+@dataclass(frozen=True)
+class Images:
+    """Splits of uint8 images (N, C, H, W) and int64 labels (N,), not normalised; mean and std are of pixels / 255 over
+    the training data; `hash` covers every split."""
+
+    train: tuple
+    validation: tuple
+    test: tuple
+    mean: float
+    std: float
+    hash: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set.
+
+    load(data_dir) gives its splits, and raises InputError where files are missing or damaged.
+    check(data_dir) raises the same, at once and without torch; `download(data_dir)` fetches what is missing.
+    sizes: samples in train, validation and test. imports: modules that its load imports, worth importing once.
+    """
+
+    name: str
+    title: str
+    classes: int
+    sizes: dict[str, int]
+    load: Callable[[Path], Images]
+    check: Callable[[Path], None] = lambda data_dir: None
+    download: Callable[[Path], None] | None = None
+    imports: tuple[str, ...] = ()
+
+    @property
+    def embedded(self) -> bool:
+        return self.download is None
+
+    def train_samples(self, full: bool) -> int:
+        return self.sizes["train"] + (self.sizes["validation"] if full else 0)
+
+
+DATASETS: Registry[Dataset] = Registry("data set", "lib.data")
+EMBEDDED = "digits"
+
+
+class MissingData(lib.config.InputError):
+    """Files of a data set are not there; downloading may help."""
+
+
+def check_files(title: str, folder: Path, md5: dict[str, str]) -> None:
+    """Raise MissingData or InputError unless every file is in `folder` with its checksum."""
+    missing = [name for name in md5 if not (folder / name).is_file()]
+    if missing:
+        raise MissingData(f"{title}: {', '.join(missing)} not found in {folder}. {advice(folder)}")
+    for name, want in md5.items():
+        got = hashlib.md5((folder / name).read_bytes()).hexdigest()
+        if got != want:
+            raise lib.config.InputError(
+                f"{title}: {folder / name} is damaged or cut short: md5 {got}, expected {want}. Delete it. {advice(folder)}"
+            )
+
+
+def advice(folder: Path) -> str:
+    return (
+        f"`make data` downloads it; without a network put the files into {folder} by hand (DATA_DIR= names another "
+        f"place), or use the embedded data set `{EMBEDDED}`, which needs no files"
+    )
+
+
+def stratified(labels, sizes: list[int]):
+    """Disjoint index arrays of the given sizes with every class in proportion, then the rest in order: a fixed
+    permutation, the same for every seed (numpy's RandomState, whose stream is frozen)."""
+    import numpy as np
+
+    order = np.random.RandomState(20250907).permutation(len(labels))
+    labels = np.asarray(labels)[order]
+    # Rank each sample within its class; taking by rank / class size takes the classes in proportion.
+    rank = np.empty(len(labels))
+    for c in np.unique(labels):
+        at = np.flatnonzero(labels == c)
+        rank[at] = (np.arange(len(at)) + 0.5) / len(at)
+    order = order[np.argsort(rank, kind="stable")]
+    cuts = np.cumsum(sizes)
+    return [np.sort(part) for part in np.split(order, cuts)]
+
+
+def pixels(x, splits) -> tuple[float, float, str]:
+    """Mean and std of the training pixels / 255, and a hash over all splits."""
+    digest = hashlib.sha256()
+    for images, labels in splits:
+        digest.update(images.tobytes())
+        digest.update(labels.tobytes())
+    return float(x.mean() / 255), float(x.std() / 255), digest.hexdigest()

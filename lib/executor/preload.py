@@ -1,0 +1,91 @@
+"""A process that imports once and forks for every job: `python -m lib.executor.preload MODULE...`
+
+Importing torch takes seconds, a fork of a process that has imported it a fraction of one. Nothing here runs a tensor
+operation, which would start threads that do not survive a fork; a forked run's numbers are bitwise those of a fresh
+interpreter. Requests come as JSON lines on standard input ({"argv", "cwd", "log"}), answers go out the same way:
+{"pid"} when the job has started, {"code"} when it has ended. End of input stops the job that runs, and this process.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import sys
+import traceback
+
+
+def child(request: dict) -> int:
+    """The job itself, in a process group of its own, with its output in its log."""
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir(request["cwd"])
+    sys.argv = request["argv"]
+    try:
+        runpy.run_path(request["argv"][0], run_name="__main__")
+    except SystemExit as e:
+        if isinstance(e.code, str):
+            print(e.code, file=sys.stderr)
+            return 1
+        return e.code or 0
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def start(request: dict) -> tuple[int, int]:
+    """Fork; the child's pid, and a descriptor that reads as ended when the child has."""
+    alive, held = os.pipe()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        os.close(held)
+        return pid, alive
+    os.close(alive)
+    code = 1
+    try:
+        code = child(request)
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def stop(pid: int) -> None:
+    """The asker is gone: no one will read what this job makes, but its files should be whole."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGINT)
+
+
+def answer(what: dict) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, json.dumps(what).encode() + b"\n")
+
+
+def main(modules: list[str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for module in modules:
+        importlib.import_module(module)
+    while line := sys.stdin.readline():
+        pid, alive = start(json.loads(line))
+        answer({"pid": pid})
+        # The only thing that can come while a job runs is the end of input.
+        ready, _, _ = select.select([alive, sys.stdin.fileno()], [], [])
+        if alive not in ready:
+            stop(pid)
+        _, status = os.waitpid(pid, 0)
+        os.close(alive)
+        answer({"code": os.waitstatus_to_exitcode(status)})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,63 @@
+"""Where a model's train.py ends up: flags, `--config FILE` or `--run DIR` -> run directory -> Trainer."""
+
+import signal
+import sys
+import traceback
+
+from lib import cli, report, results, rundir
+from lib.config import Config, InputError
+from lib.matrix import expand
+from lib.spec import RunSpec
+
+
+def main(task, argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 the run failed or diverged, 2 bad input, 130 interrupted."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        request = cli.parse(task.name, sys.argv[1:] if argv is None else argv)
+        if request.run:
+            run = rundir.RunDir(request.run)
+            config = Config.load(run.config)
+            return one(task, run, config, run.spec())
+        return alone(task, request.config)
+    except InputError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def alone(task, config: Config) -> int:
+    """A run from flags: a matrix of one, in a results directory of its own, with its report."""
+    from lib.runner import prepare, show
+
+    specs = expand(config)
+    if len(specs) != 1 or specs[0].model != task.name:
+        ids = ", ".join(s.id for s in specs[:4])
+        raise InputError(f"{task.name}/train.py trains one {task.name} run, and this is a matrix of {len(specs)} ({ids})")
+    root = prepare(config)
+    run = rundir.RunDir(root / specs[0].id)
+    print(f"results: {root}", flush=True)
+    code = one(task, run, Config.load(run.config), specs[0])
+    show(report.write(results.load(root)))
+    return code
+
+
+def one(task, run: rundir.RunDir, config: Config, spec: RunSpec) -> int:
+    """Train one run; what stops it is written where it is looked for."""
+    from lib.trainer import train
+
+    try:
+        train(task, run, config, spec)
+    except KeyboardInterrupt:
+        raise
+    except InputError as e:
+        run.error.write_text(f"{e}\n")
+        raise
+    except BaseException:
+        run.error.write_text(traceback.format_exc())
+        traceback.print_exc()
+        return 1
+    return 0
+

@@ -1,0 +1,219 @@
+"""From a Config to the list of its runs, and from one run back to a Config. Pure; no torch, no files.
+
+An optimizer pairs with a method when it keeps what the method needs and neither refuses the other. `none` is one run
+at sparsity 0 (for an optimizer with bases, one per base); every other method is run at each sparsity; state pruning
+also with each variant. Impossible pairs are left out with a reason; an axis member that ends in no run is an error.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
+
+from lib.config import Config, InputError
+from lib.optim.adamwprune import DEFAULT_BASE
+from lib.optim.base import OPTIMIZERS
+from lib.prune.base import PRUNERS, PruningOptions
+from lib.prune.importance import IMPORTANCE
+from lib.prune.state import DEFAULT_VARIANT
+from lib.spec import RunSpec, identify
+
+RUN_ID = re.compile(r"[a-z0-9_.-]+")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """specs: the runs, in Kconfig's order. left_out: why a pair is missing. notes: defaults that were taken."""
+
+    specs: tuple[RunSpec, ...]
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The members of every axis; datasets by model."""
+
+    datasets: dict[str, list[str]]
+    optimizers: list[str]
+    methods: list[str]
+    variants: list[str]
+    bases: list[str]
+    sparsities: list[float]
+    seeds: list[int]
+
+
+def expand(config: Config) -> list[RunSpec]:
+    """The runs of a config, in order, with their ids. Raises InputError where an axis is empty or a member unused."""
+    return list(plan(config).specs)
+
+
+def plan(config: Config) -> Plan:
+    axes = read_axes(config)
+    distribution = config.read(PruningOptions).pruning_distribution
+    specs, left_out = [], []
+    for cell in cells(axes):
+        why = impossible(cell, distribution)
+        (left_out.append(why) if why else specs.append(cell))
+    check_used(axes, specs, left_out)
+    specs = name(config, axes, specs)
+    return Plan(tuple(specs), tuple(dict.fromkeys(left_out)), tuple(defaults(axes)))
+
+
+def read_axes(config: Config) -> Axes:
+    models = needed(config, "MODEL")
+    axes = Axes(
+        datasets={m: needed(config, f"{m.upper()}_DATASET") for m in models},
+        optimizers=needed(config, "OPTIMIZER"),
+        methods=needed(config, "PRUNING_METHOD"),
+        variants=config.on("ADAMWPRUNE_VARIANT"),
+        bases=config.on("ADAMWPRUNE_BASE"),
+        sparsities=read_sparsities(config),
+        seeds=read_seeds(config),
+    )
+    sparse = [m for m in axes.methods if PRUNERS[m].sparse]
+    if sparse and not axes.sparsities:
+        raise InputError(f'TARGET_SPARSITY is empty, and {", ".join(sparse)} needs it: for example "0.5,0.7,0.9"')
+    if axes.sparsities and not sparse:
+        raise InputError(f"{config.where('TARGET_SPARSITY')} ends in no run: the only method is none")
+    return axes
+
+
+def needed(config: Config, axis: str) -> list[str]:
+    on = config.on(axis)
+    if not on:
+        members = ", ".join(f"{axis}_{m.upper()}" for m in config.members(axis))
+        raise InputError(f"the axis {axis} is empty: set at least one of {members}")
+    return on
+
+
+def read_sparsities(config: Config) -> list[float]:
+    """TARGET_SPARSITY as floats in the order given, each above 0 and below 1."""
+    found = []
+    for part in _parts(config.get("TARGET_SPARSITY", "")):
+        try:
+            value = Decimal(part)
+        except InvalidOperation:
+            value = Decimal("NaN")
+        if not Decimal(0) < value < Decimal(1):
+            raise InputError(
+                f"{config.where('TARGET_SPARSITY')}: {part!r} is no sparsity: give shares above 0 and below 1, "
+                f'such as "0.5,0.7,0.9" (without pruning, the method none is sparsity 0)'
+            )
+        found.append(float(value))
+    return _distinct(config, "TARGET_SPARSITY", found)
+
+
+def read_seeds(config: Config) -> list[int]:
+    """SEEDS: "3" is 0, 1, 2; with a comma it is a list: "4,7", "4,"."""
+    text = config.get("SEEDS", "1")
+    try:
+        numbers = [int(p) for p in _parts(text)]
+    except ValueError:
+        numbers = []
+    if "," not in text and len(numbers) == 1 and 1 <= numbers[0] <= 10000:
+        return list(range(numbers[0]))
+    if "," in text and numbers and min(numbers) >= 0:
+        return _distinct(config, "SEEDS", numbers)
+    raise InputError(f'{config.where("SEEDS")}: give a count of at least 1, such as 3 (seeds 0, 1, 2), or a list: "4,7"')
+
+
+def _parts(text: str) -> list[str]:
+    return [p.strip() for p in text.split(",") if p.strip()]
+
+
+def _distinct(config: Config, name: str, values: list) -> list:
+    if len(set(values)) < len(values):
+        raise InputError(f"{config.where(name)}: a value is given twice")
+    return values
+
+
+def cells(axes: Axes) -> Iterator[RunSpec]:
+    """Every combination, possible or not, in order."""
+    for model, datasets in axes.datasets.items():
+        for dataset in datasets:
+            for optimizer in axes.optimizers:
+                for base in (axes.bases or [DEFAULT_BASE]) if OPTIMIZERS[optimizer].has_base else [""]:
+                    for method in axes.methods:
+                        record = PRUNERS[method]
+                        for variant in (axes.variants or [DEFAULT_VARIANT]) if record.has_variant else [""]:
+                            for sparsity in axes.sparsities if record.sparse else [0.0]:
+                                for seed in axes.seeds:
+                                    yield RunSpec(model, dataset, optimizer, method, variant, base, sparsity, seed)
+
+
+def impossible(s: RunSpec, distribution: str) -> str | None:
+    """Why a cell cannot be run, or None."""
+    optim, method = OPTIMIZERS[s.optimizer], PRUNERS[s.pruning_method]
+    pair = f"{s.optimizer} x {s.pruning_method}"
+    if optim.pairs_with is not None and method.name not in optim.pairs_with:
+        return f"{pair}: {s.optimizer} pairs only with {' and '.join(sorted(optim.pairs_with))}"
+    if method.pairs_with is not None and optim.name not in method.pairs_with:
+        return f"{pair}: {s.pruning_method} pairs only with {' and '.join(sorted(method.pairs_with))}"
+    if not method.needs <= optim.keeps:
+        return f"{pair}: {s.pruning_method} reads {', '.join(sorted(method.needs - optim.keeps))}, which is not kept"
+    if s.adamwprune_variant:
+        own = IMPORTANCE[s.adamwprune_variant].distribution
+        if own and distribution != "global":
+            return f"{s.adamwprune_variant} x {distribution}: it brings its own distribution over the layers, {own}"
+    return None
+
+
+def check_used(axes: Axes, specs: list[RunSpec], left_out: list[str]) -> None:
+    """Every member of every axis must end in a run."""
+    members = [
+        ("OPTIMIZER", axes.optimizers, {s.optimizer for s in specs}),
+        ("PRUNING_METHOD", axes.methods, {s.pruning_method for s in specs}),
+        ("ADAMWPRUNE_VARIANT", axes.variants, {s.adamwprune_variant for s in specs}),
+        ("ADAMWPRUNE_BASE", axes.bases, {s.adamwprune_base for s in specs}),
+    ]
+    for axis, wanted, used in members:
+        for member in wanted:
+            if member not in used:
+                why = next((r for r in left_out if member in re.split(r"[ :]", r)), "nothing that is set uses it")
+                raise InputError(f"{axis}_{member.upper()} ends in no run: {why}")
+
+
+def name(config: Config, axes: Axes, specs: list[RunSpec]) -> list[RunSpec]:
+    """Give every run its id. RUN_ID names the run of a matrix of one."""
+    varies = {
+        "base": len(axes.bases) > 1,
+        "seed": len(axes.seeds) > 1,
+    }
+    named = [
+        replace(s, id=identify(s, dataset=len(axes.datasets[s.model]) > 1, **varies)) for s in specs
+    ]  # fmt: skip
+    given = config.get("RUN_ID", "")
+    if not given:
+        return named
+    if len(named) > 1:
+        raise InputError(f"{config.where('RUN_ID')} names one run, and this matrix has {len(named)}: clear RUN_ID")
+    if not RUN_ID.fullmatch(given) or given.startswith("."):
+        raise InputError(f"{config.where('RUN_ID')}: use lower-case letters, digits, '_', '.' and '-'")
+    return [replace(named[0], id=given)]
+
+
+def defaults(axes: Axes) -> Iterator[str]:
+    if any(OPTIMIZERS[o].has_base for o in axes.optimizers):
+        if not axes.bases:
+            yield f"no ADAMWPRUNE_BASE_* is set: {DEFAULT_BASE} is taken"
+        if any(PRUNERS[m].has_variant for m in axes.methods) and not axes.variants:
+            yield f"no ADAMWPRUNE_VARIANT_* is set: {DEFAULT_VARIANT} is taken"
+
+
+def pin(config: Config, spec: RunSpec) -> Config:
+    """The config narrowed to one run: `expand(pin(config, spec)) == [spec]`."""
+    values = {"RUN_ID": spec.id, "SEEDS": f"{spec.seed},"}
+    values["TARGET_SPARSITY"] = repr(spec.target_sparsity) if spec.target_sparsity else ""
+    chosen = {
+        "MODEL": spec.model,
+        f"{spec.model.upper()}_DATASET": spec.dataset,
+        "OPTIMIZER": spec.optimizer,
+        "PRUNING_METHOD": spec.pruning_method,
+        "ADAMWPRUNE_VARIANT": spec.adamwprune_variant,
+        "ADAMWPRUNE_BASE": spec.adamwprune_base,
+    }
+    for axis, member in chosen.items():
+        for other in config.members(axis):
+            values[f"{axis}_{other.upper()}"] = "y" if other == member else "n"
+    return config.replace(values)

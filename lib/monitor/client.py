@@ -1,0 +1,53 @@
+"""The run's side of the monitor: start the sampler, mark phases, stop it. Never fails a run."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.config import number
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@dataclass(frozen=True)
+class MonitorOptions:
+    monitor: bool = True
+    monitor_interval: float = number(1.0, low=0.01)
+
+
+class Monitor:
+    """A context manager; `phase("train")` marks what the run does from now on."""
+
+    def __init__(self, options: MonitorOptions, out: Path):
+        self.options, self.out, self.process = options, out, None
+
+    def __enter__(self):
+        if self.options.monitor:
+            command = [sys.executable, "-m", "lib.monitor.sampler", "--pid", str(os.getpid()), "--out", str(self.out)]
+            command += ["--interval", str(self.options.monitor_interval)]
+            self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True)
+        return self
+
+    def phase(self, name: str) -> None:
+        if self.process and self.process.stdin:
+            try:
+                os.write(self.process.stdin.fileno(), f"{name}\n".encode())
+            except OSError:
+                self.process.stdin = None
+                print("monitor: the sampler has ended; the run goes on without it", file=sys.stderr)
+
+    def stop(self) -> None:
+        """End the sampler after its last sample; harmless when it has ended."""
+        process, self.process = self.process, None
+        if process:
+            if process.stdin:
+                process.stdin.close()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def __exit__(self, *exc):
+        self.stop()

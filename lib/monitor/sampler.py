@@ -1,0 +1,89 @@
+"""The sampler: a process beside a run that writes monitor.jsonl, append-only, whatever happens to the run.
+
+    python -m lib.monitor.sampler --pid PID --out FILE --interval 1.0
+
+The first line is a header (devices, totals, start). Then one line a sample: t, seconds since the start on a monotonic
+clock; phase, the run's last mark; devices, in the header's order. Marks arrive on standard input, a word a line, and
+each takes a sample at once, so that a run of two seconds has its training in the record too. End of input is the end
+of the run: one last sample, then exit.
+"""
+
+import argparse
+import json
+import os
+import select
+import signal
+import sys
+import time
+
+from lib.monitor.base import BACKENDS
+
+SCHEMA = 1
+
+
+class Tree:
+    """The run's process and its descendants, but for this sampler."""
+
+    def __init__(self, pid: int):
+        import psutil
+
+        self.psutil, self.pid = psutil, pid
+
+    def pids(self) -> set[int]:
+        try:
+            children = self.psutil.Process(self.pid).children(recursive=True)
+        except self.psutil.Error:
+            return set()
+        return {self.pid, *(c.pid for c in children)} - {os.getpid()}
+
+
+def fields(sample) -> dict:
+    """The readings that there are, rounded to what they are good for."""
+    return {k: round(v, 1) for k, v in vars(sample).items() if v is not None}
+
+
+def run(pid: int, out: str, interval: float) -> None:
+    backends = [b for b in (BACKENDS[name] for name in BACKENDS) if b.probe()]
+    devices = [(b, d) for b in backends for d in b.devices()]
+    tree, start, phase = Tree(pid), time.monotonic(), "start"
+    with open(out, "a", buffering=1) as file:
+        header = {"schema": SCHEMA, "pid": pid, "interval_s": interval, "started": time.time()}
+        file.write(json.dumps({**header, "devices": [vars(d) for _, d in devices]}) + "\n")
+
+        def sample():
+            pids = tree.pids()
+            readings = [fields(b.sample(d, pids)) for b, d in devices]
+            line = {"t": round(time.monotonic() - start, 3), "phase": phase, "devices": readings}
+            file.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+        due, buffer = time.monotonic(), b""
+        while True:
+            wait = max(0.0, due - time.monotonic())
+            ready, _, _ = select.select([sys.stdin.fileno()], [], [], wait)
+            if ready:
+                chunk = os.read(sys.stdin.fileno(), 4096)
+                if not chunk:
+                    break
+                *marks, buffer = (buffer + chunk).split(b"\n")
+                for mark in marks:
+                    phase = mark.decode(errors="replace").strip()
+                    sample()
+            else:
+                sample()
+                due = time.monotonic() + interval
+        phase = "end"
+        sample()
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the run's to handle; its end ends this process
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--pid", type=int, required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--interval", type=float, default=1.0)
+    args = parser.parse_args()
+    run(args.pid, args.out, args.interval)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Records of optimizers. The tensor code is in lib/optim/kernel and imported only inside `build`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib.config import number
+from lib.registry import Registry
+
+Read = Callable[[type], Any]  # a settings class -> its values from the run's config
+
+
+@dataclass(frozen=True)
+class Hyper:
+    """What a recipe says to an optimizer: learning rate, decay of tensors of two or more dimensions, betas, clip."""
+
+    lr: float
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    clip_norm: float = 0.0
+
+
+@dataclass(frozen=True)
+class Resets:
+    """An optimizer that zeroes its moments every `interval` steps and then needs `wait` steps to rebuild them."""
+
+    interval: int
+    wait: int
+
+
+@dataclass(frozen=True)
+class Optim:
+    """One optimizer.
+
+    build(groups, hyper, read, base) makes it; `read` gives the settings classes in `options` their values, `base` is
+    the base optimizer's name for the one optimizer that has one.
+    family: whose learning rate, decay and betas of the recipe it takes ("sgd" or "adam").
+    keeps: the names of the state tensors a pruning score may read.
+    pairs_with: the pruning methods it pairs with; None is any.
+    replaces: recipe settings that its definition fixes, for a given base.
+    resets(read, base): when it zeroes its moments, or None.
+    """
+
+    name: str
+    build: Callable
+    options: tuple[type, ...] = ()
+    family: str = "adam"
+    keeps: frozenset[str] = frozenset({"exp_avg", "exp_avg_sq"})
+    pairs_with: frozenset[str] | None = None
+    replaces: Callable[[str], Mapping[str, Any]] = field(default=lambda base: {})
+    resets: Callable[[Read, str], Resets | None] = field(default=lambda read, base: None)
+    has_base: bool = False
+
+
+@dataclass(frozen=True)
+class AdamOptions:
+    adam_eps: float = number(1e-8, above=0)
+
+
+OPTIMIZERS: Registry[Optim] = Registry("optimizer", "lib.optim")
+
+
+def decay_groups(named_parameters, weight_decay: float) -> list[dict]:
+    """Two parameter groups: decay for tensors of two or more dimensions, none for biases and norms. A tensor that the
+    model holds twice (a tied embedding) is in one group, once."""
+    unique = {id(p): p for _, p in named_parameters}.values()
+    decay = [p for p in unique if p.ndim >= 2]
+    rest = [p for p in unique if p.ndim < 2]
+    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return [g for g in groups if g["params"]]

@@ -1,0 +1,45 @@
+"""SPAM: Spike-Aware Adam with Momentum Reset (Huang et al. 2025, arXiv 2501.06842, algorithm 1)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Spam:
+    """When SPAM does what, as a function of the step alone (1, 2, ...), so that nothing can compound."""
+
+    theta: float = 5000.0
+    delta_t: int = 500
+    warmup: int = 150
+    grace: int = 20
+
+    def since_reset(self, step: int) -> int | None:
+        """Steps since the last reset (0 on a reset step), or None before the first."""
+        return step % self.delta_t if self.delta_t and step >= self.delta_t else None
+
+    def resets(self, step: int) -> bool:
+        return self.since_reset(step) == 0
+
+    def clips(self, step: int) -> bool:
+        since = self.since_reset(step)
+        return (step if since is None else since) >= self.grace
+
+    def scale(self, step: int) -> float:
+        """Half a cosine from 0.01 on the reset step to 1 `warmup` steps later."""
+        since = self.since_reset(step)
+        if since is None or since >= self.warmup:
+            return 1.0
+        return 1 - 0.99 * (1 + math.cos(math.pi * since / self.warmup)) / 2
+
+
+def clip_spikes(grads: list[Tensor], exp_avg_sqs: list[Tensor], theta: float) -> list[Tensor]:
+    """g where g^2 > theta * v and v > 0 becomes sign(g) * sqrt(theta * v); new tensors, no device sync."""
+    out = []
+    for g, v in zip(grads, exp_avg_sqs, strict=True):
+        limit = v * theta
+        spike = (g.square() > limit) & (v > 0)
+        out.append(torch.where(spike, limit.sqrt_().copysign_(g).to(g.dtype), g))
+    return out

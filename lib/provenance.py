@@ -1,0 +1,62 @@
+"""Where a result came from: commit, local changes, versions, host and processor."""
+
+import hashlib
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "matplotlib", "kconfiglib")
+
+
+def _git(*args: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
+@cache
+def collect() -> dict:
+    """Commit (None outside git), a hash of uncommitted changes (None where there are none), versions, host, CPU."""
+    commit, diff = _git("rev-parse", "HEAD"), _git("diff", "HEAD")
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "commit": commit.strip() if commit else None,
+        "dirty": hashlib.sha256(diff.encode()).hexdigest()[:16] if diff else None,
+        "python": platform.python_version(),
+        "versions": versions,
+        "host": platform.node(),
+        "system": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": cores(),
+    }
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """The processor's name and the widest vector units that matter here."""
+    try:
+        info = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or "unknown"
+    fields = dict(line.split(":", 1) for line in info.split("\n\n")[0].splitlines() if ":" in line)
+    fields = {k.strip(): v.strip() for k, v in fields.items()}
+    flags = fields.get("flags", "").split()
+    units = [u for u in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if u in flags][:2]
+    name = " ".join(fields.get("model name", "unknown").split())
+    family = f"family {fields['cpu family']} model {fields['model']}, " if "cpu family" in fields else ""
+    return f"{name} ({family}{', '.join(units) or 'no avx2'})"

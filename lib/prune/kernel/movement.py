@@ -1,0 +1,50 @@
+"""Movement pruning (Sanh, Wolf and Rush 2020, eq. 3-6): scores learned by a straight-through estimate, hard top-v.
+
+S accumulates -lr * w * dL/dw from the first step, with the dense gradient and the dense value of every weight. A
+masked weight's dense value is frozen, with its optimizer state 0, and returns with it when its score returns.
+"""
+
+import torch
+
+from lib.prune.kernel.pruner import Pruner
+
+
+class Movement(Pruner):
+    def __init__(self, weights, plan):
+        super().__init__(weights, plan)
+        self.scores = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in weights}
+        self.frozen = {n: torch.zeros_like(p) for n, p in weights}
+
+    def attach(self, optimizer):
+        super().attach(optimizer)
+        optimizer.on_gradients.append(self.accumulate)
+        self.lr = {p: g for g in optimizer.param_groups for p in g["params"]}
+
+    @torch.no_grad()
+    def accumulate(self):
+        for name, p in self.weights:
+            if p.grad is not None:
+                dense = torch.where(self.keep[name], p, self.frozen[name])
+                self.scores[name].addcmul_(dense, p.grad, value=-self.lr[p]["lr"])
+
+    def live_scores(self, name, p):
+        return self.scores[name]
+
+    def floor(self):
+        return [0] * len(self.weights)
+
+    def apply(self, name, p, pruned):
+        keep, frozen = self.keep[name], self.frozen[name]
+        back = ~keep & ~pruned
+        frozen.copy_(torch.where(pruned & keep, p, frozen))
+        p.copy_(torch.where(back, frozen, p))
+        super().apply(name, p, pruned)
+
+    def state_dict(self):
+        return {**super().state_dict(), "scores": self.scores, "frozen": self.frozen}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        for mine, theirs in ((self.scores, state["scores"]), (self.frozen, state["frozen"])):
+            for name, value in theirs.items():
+                mine[name].copy_(value)

@@ -1,0 +1,24 @@
+"""State pruning: a score of the weight and the optimizer's own moments (lib/prune/importance.py)."""
+
+from lib.prune.base import PRUNERS, Method
+
+DEFAULT_VARIANT = "bitter7"
+
+
+def build(weights, plan):
+    from lib.prune.kernel.state import State
+
+    return State(weights, plan)
+
+
+PRUNERS.add(
+    "state",
+    Method(
+        "state",
+        build,
+        needs=frozenset({"exp_avg", "exp_avg_sq"}),
+        pairs_with=frozenset({"adamwprune"}),
+        bytes_per_param=1,
+        has_variant=True,
+    ),
+)

@@ -1,0 +1,231 @@
+"""Results: what the runs of a directory wrote, as records that can be selected, grouped and compared.
+
+Everything is read from files, nothing from names or logs. A run's record is its summary.json, the memory measured by
+its monitor, and what follows from other runs of the matrix (differences from the dense run of the same optimizer,
+base, data and seed; null where there is none, or where it was trained for another number of steps).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from lib.config import Config, InputError
+from lib.matrix import expand
+from lib.rundir import SCHEMA, RunDir, checked
+from lib.spec import RunSpec
+
+TRAINING = ("train",)  # the monitor's phases that memory is measured over
+NO_RESULT = {"status": "failed", "reason": None}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: `data` is its record in all_results.json; `path` its directory."""
+
+    path: Path
+    data: dict
+
+    def __getattr__(self, name: str):
+        try:
+            return self.__dict__["data"][name]
+        except KeyError:
+            raise AttributeError(f"a run has no {name!r}") from None
+
+    @cached_property
+    def metrics(self) -> list[dict]:
+        return list(json_lines(RunDir(self.path).metrics))
+
+    @property
+    def epochs(self) -> list[dict]:
+        return [row for row in self.metrics if row["event"] == "epoch"]
+
+    @property
+    def events(self) -> list[dict]:
+        """Pruning events."""
+        return [row for row in self.metrics if row["event"] == "prune"]
+
+    @cached_property
+    def monitor(self) -> tuple[dict, list[dict]]:
+        """The header and the samples of monitor.jsonl; ({}, []) where there is none."""
+        lines = list(json_lines(RunDir(self.path).monitor))
+        return (lines[0], lines[1:]) if lines else ({}, [])
+
+    def memory(self, samples: list[dict] | None = None) -> list[tuple[float, str, float]]:
+        """(seconds, phase, MiB) of every sample, from the source that `memory_source` names."""
+        header, found = self.monitor
+        devices = header.get("devices", [])
+        i = source_index(devices, found)
+        if i is None:
+            return []
+        return [
+            (s["t"], s["phase"], s["devices"][i]["process_memory"])
+            for s in (found if samples is None else samples)
+            if "process_memory" in s["devices"][i]
+        ]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The runs of a directory in the matrix's order. missing: ids that are planned and have not been run."""
+
+    root: Path
+    config: Config
+    runs: tuple[Run, ...]
+    missing: tuple[str, ...] = ()
+    provenance: dict | None = None
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    @property
+    def done(self) -> "Results":
+        return self.where(status="done")
+
+    def where(self, **want) -> "Results":
+        """The runs whose fields have these values."""
+        return replace(self, runs=tuple(r for r in self.runs if all(getattr(r, k) == v for k, v in want.items())))
+
+    def by(self, *names: str) -> dict:
+        """Groups by the values of fields, in the matrix's order; the key is a value, or a tuple of several."""
+        groups: dict = {}
+        for r in self.runs:
+            key = tuple(getattr(r, n) for n in names)
+            groups.setdefault(key if len(names) > 1 else key[0], []).append(r)
+        return {k: replace(self, runs=tuple(v)) for k, v in groups.items()}
+
+    def order(self, axis: str) -> list[str]:
+        """Every member of an axis in Kconfig's order, set here or not: what colours go by."""
+        return self.config.members(axis.upper())
+
+
+def json_lines(path: Path) -> Iterator[dict]:
+    """The whole lines of a JSONL file; a torn last line, as a crash leaves it, is passed over."""
+    if not path.exists():
+        return
+    with path.open() as f:
+        for line in f:
+            if line.endswith("\n"):
+                try:
+                    yield json.loads(line)
+                except ValueError as e:
+                    raise InputError(f"{path}: a damaged line: {line[:80]!r} ({e})") from None
+
+
+def source_index(devices: list[dict], samples: list[dict]) -> int | None:
+    """Which of the monitor's devices memory is taken from: a GPU that reports the run's own memory, else the host."""
+    reporting = [
+        i for i, d in enumerate(devices) if any("process_memory" in s["devices"][i] for s in samples)
+    ]  # fmt: skip
+    gpus = [i for i in reporting if devices[i]["vendor"] != "cpu"]
+    return next(iter(gpus or reporting), None)
+
+
+def measured(run: Run) -> dict:
+    """Memory over the training phase, mean and peak in MiB, and where it was read."""
+    header, samples = run.monitor
+    i = source_index(header.get("devices", []), samples)
+    values = [mib for _, phase, mib in run.memory() if phase in TRAINING]
+    if i is None or not values:
+        return {"gpu_memory_mean": None, "gpu_memory_max": None, "memory_source": None, "memory_samples": 0}
+    vendor = header["devices"][i]["vendor"]
+    source = "host process RSS" if vendor == "cpu" else f"{vendor} process memory"
+    return {
+        "gpu_memory_mean": sum(values) / len(values),
+        "gpu_memory_max": max(values),
+        "memory_source": source,
+        "memory_samples": len(values),
+    }
+
+
+def load(root: Path) -> Results:
+    """Read a results directory. Raises InputError where it is none, or of another schema."""
+    provenance = checked(root / "provenance.json")
+    config = Config.load(root / "config")
+    runs, missing = [], []
+    for spec in expand(config):
+        found = read_run(root, spec)
+        runs.append(found) if found else missing.append(spec.id)
+    return Results(root, config, tuple(derived(runs)), tuple(missing), provenance)
+
+
+def read_run(root: Path, spec: RunSpec) -> Run | None:
+    """A run's record, or None where it has not been started."""
+    run = RunDir(root / spec.id)
+    if run.finished:
+        data = checked(run.summary)
+    elif run.error.exists():
+        reason = run.error.read_text().strip().splitlines()
+        data = blank(spec) | {"status": "failed", "reason": reason[-1] if reason else None}
+    elif run.metrics.exists():
+        data = blank(spec) | {"status": "interrupted", "reason": None}
+    else:
+        return None
+    found = Run(run.path, data)
+    memory = measured(found)
+    accuracy, mean = data["test_accuracy_last"], memory["gpu_memory_mean"]
+    efficiency = 100 * accuracy / mean if accuracy is not None and mean else None
+    return Run(run.path, data | memory | {"efficiency_per_100mib": efficiency})
+
+
+# Every field of a summary that is not in the spec, for runs that have none.
+BLANK = (
+    "achieved_sparsity achieved_sparsity_of_all final_accuracy final_loss best_accuracy best_epoch test_accuracy_last "
+    "test_accuracy_best test_loss_last test_loss_best test_accuracy_optimistic std_last10 peak_to_final steps epochs "
+    "planned_steps skipped_steps batch_size model_parameters prunable_parameters data_hash device threads elapsed_s "
+    "train_s provenance"
+).split()
+
+
+def blank(spec: RunSpec) -> dict:
+    return {**spec.dict(), **dict.fromkeys(BLANK)}
+
+
+def derived(runs: list[Run]) -> Iterator[Run]:
+    """Each run with its differences from its dense reference."""
+    dense = {reference_key(r): r for r in runs if r.pruning_method == "none" and r.status == "done"}
+    for r in runs:
+        yield Run(r.path, r.data | against(r, dense.get(reference_key(r))))
+
+
+def reference_key(r: Run) -> tuple:
+    return r.model, r.dataset, r.optimizer, r.adamwprune_base, r.seed
+
+
+def against(r: Run, ref: Run | None) -> dict:
+    """Differences from the dense run `ref`; all null unless both are done, with equal steps, batch and data."""
+    matched = (
+        ref is not None
+        and r.status == "done"
+        and (r.steps, r.batch_size, r.data_hash) == (ref.steps, ref.batch_size, ref.data_hash)
+    )
+
+    def difference(field, pct=False):
+        a, b = getattr(r, field), getattr(ref, field) if matched else None
+        if a is None or b is None:
+            return None
+        return 100 * (a / b - 1) if pct else a - b
+
+    same = matched and r.memory_source == ref.memory_source
+    saving = difference("gpu_memory_mean", pct=True) if same else None
+    return {
+        "accuracy_vs_dense": difference("test_accuracy_last"),
+        "gpu_memory_vs_dense": difference("gpu_memory_mean") if same else None,
+        "gpu_memory_saving_pct": None if saving is None else -saving,
+        "elapsed_vs_dense_pct": difference("elapsed_s", pct=True),
+    }
+
+
+def record(results: Results) -> dict:
+    """What all_results.json holds."""
+    return {
+        "schema": SCHEMA,
+        "commit": (results.provenance or {}).get("commit"),
+        "provenance": results.provenance,
+        "missing": list(results.missing),
+        "runs": [r.data for r in results],
+    }

@@ -1,0 +1,218 @@
+"""A matrix from configuration to report: plan, run, continue. No torch here: runs are jobs of an executor."""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from lib import hyper, kconfig, provenance, report, results
+from lib.config import Config, InputError
+from lib.data.base import DATASETS, MissingData
+from lib.executor.base import EXECUTORS, ExecutorOptions, Job
+from lib.matrix import Plan, pin
+from lib.matrix import plan as make_plan
+from lib.optim.base import OPTIMIZERS
+from lib.prune.base import PRUNERS, PruningOptions
+from lib.prune.schedule import schedule
+from lib.rundir import ROOT, RunDir, new_root, newest
+from lib.spec import RunSpec
+
+# What every run imports, and a data set's own; a fork inherits them.
+IMPORTS = ("torch", "torch._dynamo", "lib.main", "lib.runner", "lib.trainer", "lib.task")
+GFLOPS = 4.0  # training arithmetic a core does a second on small images: a guess until runs are recorded
+
+
+class Failures(Exception):
+    """Some runs did not finish; the message lists them."""
+
+
+def check(config: Config) -> Plan:
+    """Expand, and make everything that can be wrong with a run wrong now: settings, schedules."""
+    plan = make_plan(config)
+    config.read(hyper.Training)
+    for spec in plan.specs:
+        lengths(config, spec)
+        for options in OPTIMIZERS[spec.optimizer].options:
+            config.read(options)
+        pruning_schedule(config, spec)
+    return plan
+
+
+def lengths(config: Config, spec: RunSpec) -> hyper.Length:
+    training = config.read(hyper.Training)
+    samples = DATASETS[spec.dataset].train_samples(training.full_train)
+    return hyper.length(hyper.read_recipe(config, spec.model), training.max_iters, samples)
+
+
+def pruning_schedule(config: Config, spec: RunSpec):
+    if not PRUNERS[spec.pruning_method].sparse:
+        return None
+    resets = OPTIMIZERS[spec.optimizer].resets(config.read, spec.adamwprune_base)
+    length = lengths(config, spec)
+    return schedule(config.read(PruningOptions), spec.target_sparsity, length.steps, length.scale, resets)
+
+
+def describe(config: Config, plan: Plan) -> Iterator[str]:
+    """The plan for a person: runs, what was left out and why, defaults taken, notes, and an estimate."""
+    yield f"{len(plan.specs)} run{'s' * (len(plan.specs) != 1)}:"
+    width = max(len(s.id) for s in plan.specs)
+    for spec in plan.specs:
+        length = lengths(config, spec)
+        yield f"  {spec.id:<{width}}  {length.steps} steps, {length.evaluations} evaluations on {spec.dataset}"
+    if plan.left_out:
+        yield "left out:"
+        yield from (f"  {why}" for why in plan.left_out)
+    for note in [*plan.notes, *notes(config, plan)]:
+        yield f"note: {note}"
+    yield estimate(config, plan)
+
+
+def notes(config: Config, plan: Plan) -> Iterator[str]:
+    """What a reader of the plan should know."""
+    said = {}
+    for spec in plan.specs:
+        length = lengths(config, spec)
+        resets = OPTIMIZERS[spec.optimizer].resets(config.read, spec.adamwprune_base)
+        if resets and resets.interval > length.steps:
+            said[f"SPAM_DELTA_T={resets.interval}: no momentum reset in {length.steps} steps ({spec.model})"] = None
+        if length.scale < 1:
+            said[f"{spec.model}: lengths given in steps are scaled by {length.scale:.3g}, as the run was shortened"] = None
+    yield from said
+
+
+def estimate(config: Config, plan: Plan) -> str:
+    """Time for the whole matrix, from the newest runs of the same model and data here, else from arithmetic."""
+    rates, seconds, guessed = recorded_rates(), 0.0, False
+    for spec in plan.specs:
+        length = lengths(config, spec)
+        rate = rates.get((spec.model, spec.dataset))
+        if rate is None:
+            guessed = True
+            recipe = hyper.read_recipe(config, spec.model)
+            work = int(config[f"{spec.model.upper()}_MFLOP"]) * 1e6 * recipe.batch_size
+            rate = work / (GFLOPS * 1e9 * provenance.cores())
+        seconds += length.steps * rate
+    how = "a guess from the arithmetic on this CPU; runs here will sharpen it" if guessed else "from runs recorded here"
+    return f"estimate: about {duration(seconds)} of running ({how})"
+
+
+def recorded_rates() -> dict[tuple[str, str], float]:
+    """Seconds per step, all included, of the newest results of each (model, data set)."""
+    rates: dict = {}
+    for root in newest()[:8]:
+        with contextlib.suppress(InputError, KeyError, OSError):
+            found: dict = {}
+            for r in results.load(root).done:
+                found.setdefault((r.model, r.dataset), []).append(r.elapsed_s / r.steps)
+            for key, values in found.items():
+                rates.setdefault(key, sum(values) / len(values))
+    return rates
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def resolve(config: Config) -> Config:
+    """Fix what must be equal for all runs of a directory, however often it is continued."""
+    if config["NUM_THREADS"] == "0":
+        config = config.replace({"NUM_THREADS": str(provenance.cores())})
+    return config
+
+
+def prepare(config: Config) -> Path:
+    """Check everything, then make the results directory with every run's own directory in it."""
+    config = resolve(config)
+    plan = check(config)
+    require_data(config, plan)
+    root = new_root(config["RESULTS"], config)
+    for spec in plan.specs:
+        RunDir(root / spec.id).create(kconfig.normalise(pin(config, spec)), spec)
+    return root
+
+
+def require_data(config: Config, plan: Plan) -> None:
+    """Every data set of the plan is there and whole, or is downloaded now."""
+    folder = ROOT / Path(config["DATA_DIR"]).expanduser()
+    for name in dict.fromkeys(s.dataset for s in plan.specs):
+        try:
+            DATASETS[name].check(folder)
+        except MissingData as missing:
+            print(f"{missing}\ndownloading {DATASETS[name].title} ...", file=sys.stderr, flush=True)
+            command = [sys.executable, str(ROOT / "scripts" / "data.py"), "--data-dir", str(folder), name]
+            if subprocess.run(command).returncode:
+                raise InputError(str(missing)) from None
+
+
+def run(config: Config) -> Path:
+    """The whole matrix of a config, in a new results directory."""
+    root = prepare(config)
+    print(f"results: {root}", flush=True)
+    execute(root)
+    return root
+
+
+def pending(root: Path, failed_only: bool = False) -> list[RunDir]:
+    """Runs of a directory that have not finished, in order."""
+    dirs = [RunDir(root / s.id) for s in make_plan(Config.load(root / "config")).specs]
+    return [d for d in dirs if not d.finished and (d.error.exists() or not failed_only)]
+
+
+def execute(root: Path, failed_only: bool = False) -> None:
+    """Run what is pending, write the report whatever happens, and raise Failures where a run did not finish."""
+    from lib.progress import Progress
+
+    config = Config.load(root / "config")
+    plan = make_plan(config)
+    require_data(config, plan)
+    todo = pending(root, failed_only)
+    for d in todo:
+        d.create(kconfig.normalise(pin(config, spec_of(plan, d))), spec_of(plan, d)).clear()
+    options = config.read(ExecutorOptions)
+    imports = list(IMPORTS) + [m for s in plan.specs for m in DATASETS[s.dataset].imports]
+    jobs = [
+        Job(d.path, (str(ROOT / spec_of(plan, d).model / "train.py"), "--run", str(d.path)), options.run_timeout)
+        for d in todo
+    ]
+    with Progress(len(jobs)) as progress:
+        executor = EXECUTORS[options.executor](imports=tuple(dict.fromkeys(imports)), poll=progress.poll)
+        try:
+            for job, status in executor.run(jobs):
+                explain(RunDir(job.run_dir), status)
+                progress.ended(job, status)
+        finally:
+            found = results.load(root)
+            written = report.write(found)
+    show(written)
+    bad = [f"{r.id}: {r.status}{': ' + r.reason if r.reason else ''}" for r in found if r.status != "done"]
+    bad += [f"{name}: not run" for name in found.missing]
+    if bad:
+        raise Failures("\n".join([f"{len(bad)} of {len(plan.specs)} runs did not finish:", *(f"  {b}" for b in bad)]))
+
+
+def spec_of(plan: Plan, d: RunDir) -> RunSpec:
+    return next(s for s in plan.specs if s.id == d.path.name)
+
+
+def explain(d: RunDir, status) -> None:
+    """A run that could not say itself why it failed (killed, out of memory, timed out) gets its error.txt here."""
+    if status.state == "done" or d.error.exists() or d.finished:
+        return
+    tail = d.log.read_text(errors="replace").splitlines()[-20:] if d.log.exists() else []
+    what = "stopped: it took longer than RUN_TIMEOUT" if status.state == "timeout" else f"ended with status {status.code}"
+    d.error.write_text("\n".join([*tail, what]) + "\n")
+
+
+def show(paths: report.Written) -> None:
+    """The end of every command that makes results: the table, and where everything is."""
+    print(paths.table)
+    print(f"\nreport: {paths.markdown}\ndata:   {paths.json}")
+    if paths.graphs:
+        print(f"graphs: {paths.graphs[0].parent} ({len(paths.graphs)} files)")
+    for name, why in paths.skipped:
+        print(f"graph {name} skipped: {why}")

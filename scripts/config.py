@@ -1,0 +1,96 @@
+"""Configuration files: defconfig NAME, menuconfig, savedefconfig, olddefconfig, list."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+try:
+    from lib import kconfig
+    from lib.config import InputError, write_atomic
+    from lib.registry import unknown
+except ModuleNotFoundError as e:
+    sys.exit(f"error: the package {e.name} is missing in {sys.executable}: `make venv` installs what is needed")
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / ".config"
+PRESETS = ROOT / "defconfigs"
+DEFAULT = "quickstart"
+
+
+def presets() -> dict[str, str]:
+    """Name -> the first line of its header, which says the question it answers."""
+    return {p.name: p.read_text().partition("\n")[0].lstrip("# ") for p in sorted(PRESETS.iterdir()) if p.is_file()}
+
+
+def preset(name: str) -> Path:
+    known = presets()
+    if name not in known:
+        raise unknown("preset", name, list(known))
+    return PRESETS / name
+
+
+def replace(config) -> None:
+    """Write .config; the one before stays as .config.old."""
+    if CONFIG.exists():
+        write_atomic(CONFIG.with_name(".config.old"), CONFIG.read_text())
+    config.write(CONFIG)
+
+
+def defconfig(name: str) -> None:
+    replace(kconfig.load(preset(name)))
+    print(f"{name} is now .config: `make plan` shows its runs, `make` runs them")
+
+
+def menu(style: str) -> None:
+    if not CONFIG.exists():
+        kconfig.load(preset(DEFAULT)).write(CONFIG)
+    # kconfiglib would ignore bare strings and drop unmet lines without a word: check and rewrite first.
+    before = CONFIG.read_text()
+    config = kconfig.load(CONFIG)
+    if config.text() != before:
+        replace(config)
+    if not sys.stdin.isatty() or not sys.stdout.isatty():
+        raise InputError(f"{style} needs a terminal; edit .config by hand, or use SET=\"NAME=value\"")
+    kconfig.menuconfig(CONFIG)
+
+
+def olddefconfig() -> None:
+    path = CONFIG if CONFIG.exists() else preset(DEFAULT)
+    config, dropped = kconfig.tidy(path)
+    replace(config)
+    for line in dropped:
+        print(f"dropped: {line}")
+    print(f".config is complete{f'; {len(dropped)} lines dropped (kept in .config.old)' if dropped else ''}")
+
+
+def savedefconfig() -> None:
+    write_atomic(ROOT / "defconfig", kconfig.minimal(kconfig.load(CONFIG)))
+    print("wrote defconfig: give it a header that says which question it answers, and move it to defconfigs/<name>")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["defconfig", "menuconfig", "savedefconfig", "olddefconfig", "list"])
+    parser.add_argument("name", nargs="?")
+    args = parser.parse_args()
+    try:
+        if args.command == "list":
+            known = presets()
+            width = max(map(len, known))
+            print("\n".join(f"{name:<{width}}  {question}" for name, question in known.items()))
+        elif args.command == "defconfig":
+            defconfig(args.name or "")
+        elif args.command == "menuconfig":
+            menu(args.command)
+        else:
+            {"savedefconfig": savedefconfig, "olddefconfig": olddefconfig}[args.command]()
+    except InputError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

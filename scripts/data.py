@@ -1,0 +1,52 @@
+"""Check data sets, and download what is missing: `data.py [NAME...]`, without a name those that .config uses."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+try:
+    from lib import kconfig, matrix, overrides
+    from lib.config import InputError
+    from lib.data.base import DATASETS, MissingData
+    from lib.rundir import ROOT
+except ModuleNotFoundError as e:
+    sys.exit(f"error: the package {e.name} is missing in {sys.executable}: `make venv` installs what is needed")
+
+
+def fetch(name: str, folder: Path) -> None:
+    """Raises InputError with what to do where a data set cannot be had."""
+    record = DATASETS[name]
+    try:
+        record.check(folder)
+    except MissingData as missing:
+        try:
+            record.download(folder)
+        except (OSError, RuntimeError) as e:
+            raise InputError(f"{record.title} could not be downloaded ({e}). {missing}") from None
+        record.check(folder)
+    print(f"{record.title}: {'embedded' if record.embedded else f'complete in {folder}'}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--data-dir")
+    args = parser.parse_args()
+    try:
+        path = ROOT / ".config"
+        if not path.exists():
+            path = ROOT / "defconfigs" / "quickstart"
+        config = overrides.apply(kconfig.load(path), overrides.from_environment())
+        folder = ROOT / Path(args.data_dir or config["DATA_DIR"]).expanduser()
+        for name in args.names or dict.fromkeys(s.dataset for s in matrix.expand(config)):
+            fetch(name, folder)
+    except InputError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

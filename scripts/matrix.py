@@ -1,0 +1,73 @@
+"""The matrix: plan, run, continue, rerun-failed. Overrides come from the environment (see the Makefile)."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+try:
+    from lib import kconfig, overrides, runner
+    from lib.config import InputError
+    from lib.rundir import ROOT, find_root
+except ModuleNotFoundError as e:
+    sys.exit(f"error: the package {e.name} is missing in {sys.executable}: `make venv` installs what is needed")
+
+DEFAULT = "quickstart"
+
+
+def configured():
+    """.config with the overrides; where nothing is configured, the preset quickstart."""
+    path = ROOT / ".config"
+    if not path.exists():
+        print(f"no .config here: taking the preset {DEFAULT} (`make menuconfig` or `make defconfig-<name>` make one)")
+        path = ROOT / "defconfigs" / DEFAULT
+    return overrides.apply(kconfig.load(path), overrides.from_environment())
+
+
+def existing():
+    given = overrides.from_environment()
+    wrong = [n for n in given if n != "RESULTS"]
+    if wrong:
+        raise InputError(f"{', '.join(wrong)}: a results directory goes on with its own config; only RESULTS= can be given")
+    return find_root(given.get("RESULTS", ""))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["plan", "run", "continue", "rerun-failed"])
+    parser.add_argument("--format", choices=["text", "ids"], default="text")
+    args = parser.parse_args()
+    try:
+        if args.command == "plan":
+            config = configured() if args.format == "text" else quietly(configured)
+            plan = runner.check(config)
+            print("\n".join(s.id for s in plan.specs) if args.format == "ids" else "\n".join(runner.describe(config, plan)))
+        elif args.command == "run":
+            runner.run(configured())
+        else:
+            root = existing()
+            print(f"results: {root}", flush=True)
+            runner.execute(root, failed_only=args.command == "rerun-failed")
+    except InputError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except runner.Failures as e:
+        print(f"\n{e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: finished runs are kept, and `make continue` does the rest", file=sys.stderr)
+        return 130
+    return 0
+
+
+def quietly(function):
+    import contextlib
+    import io
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        return function()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

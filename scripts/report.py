@@ -1,0 +1,36 @@
+"""Rebuild the report, or the graphs alone, from a results directory: the newest, or RESULTS=dir. Needs no torch."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+try:
+    from lib import overrides, report, results, runner
+    from lib.config import InputError
+    from lib.figure.base import render_all
+    from lib.rundir import find_root
+except ModuleNotFoundError as e:
+    sys.exit(f"error: the package {e.name} is missing in {sys.executable}: `make venv` installs what is needed")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["report", "graphs"])
+    args = parser.parse_args()
+    try:
+        found = results.load(find_root(overrides.from_environment().get("RESULTS", "")))
+        if args.command == "report":
+            runner.show(report.write(found))
+            return 0
+        files, skipped = render_all(found)
+        print("\n".join([*map(str, files), *(f"graph {name} skipped: {why}" for name, why in skipped)]))
+    except InputError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
