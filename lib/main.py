@@ -35,7 +35,9 @@ def alone(task, config: Config) -> int:
     specs = expand(config)
     if len(specs) != 1 or specs[0].model != task.name:
         ids = ", ".join(s.id for s in specs[:4])
-        raise InputError(f"{task.name}/train.py trains one {task.name} run, and this is a matrix of {len(specs)} ({ids})")
+        raise InputError(
+            f"{task.name}/train.py trains one {task.name} run, and this is a matrix of {len(specs)} ({ids})"
+        )
     root = prepare(config)
     run = rundir.RunDir(root / specs[0].id)
     print(f"results: {root}", flush=True)
@@ -60,4 +62,3 @@ def one(task, run: rundir.RunDir, config: Config, spec: RunSpec) -> int:
         traceback.print_exc()
         return 1
     return 0
-

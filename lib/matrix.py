@@ -115,7 +115,9 @@ def read_seeds(config: Config) -> list[int]:
         return list(range(numbers[0]))
     if "," in text and numbers and min(numbers) >= 0:
         return _distinct(config, "SEEDS", numbers)
-    raise InputError(f'{config.where("SEEDS")}: give a count of at least 1, such as 3 (seeds 0, 1, 2), or a list: "4,7"')
+    raise InputError(
+        f'{config.where("SEEDS")}: give a count of at least 1, such as 3 (seeds 0, 1, 2), or a list: "4,7"'
+    )
 
 
 def _parts(text: str) -> list[str]:

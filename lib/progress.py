@@ -1,6 +1,9 @@
-"""What a person watches while a matrix runs: a bar for the run, from its own metrics, and one for the matrix."""
+"""What a person watches while a matrix runs: a bar for the run, from its own metrics, and one for the matrix with its
+ETA. Where the output is no terminal, a line a run."""
 
 import json
+import sys
+import time
 
 from tqdm import tqdm
 
@@ -11,50 +14,57 @@ class Progress:
     """`poll(job)` while a job runs, `ended(job, status)` when it has ended."""
 
     def __init__(self, total: int):
-        self.total = total
+        self.total, self.count = total, 0
+        self.terminal = sys.stderr.isatty()
 
     def __enter__(self):
-        self.matrix = tqdm(total=self.total, unit="run", desc="matrix", position=1, dynamic_ncols=True)
-        self.bar, self.job, self.read = None, None, 0
+        self.matrix = tqdm(total=self.total, unit="run", desc="matrix", position=1, disable=not self.terminal)
+        self._reset()
         return self
 
     def __exit__(self, *exc):
-        self._close()
+        self._reset()
         self.matrix.close()
 
-    def _close(self):
-        if self.bar is not None:
+    def _reset(self, job=None):
+        if getattr(self, "bar", None) is not None:
             self.bar.close()
-        self.bar, self.job, self.read = None, None, 0
+        self.bar, self.job, self.read, self.last, self.begun = None, job, 0, None, time.monotonic()
 
     def poll(self, job) -> None:
         """Read what the run has added to its metrics since the last look."""
         if job is not self.job:
-            self._close()
-            self.job = job
+            self._reset(job)
         path = RunDir(job.run_dir).metrics
-        if not path.exists():
-            return
-        with path.open() as f:
-            f.seek(self.read)
-            while (line := f.readline()).endswith("\n"):
-                self.read = f.tell()
-                self._show(json.loads(line))
+        if path.exists():
+            with path.open() as f:
+                f.seek(self.read)
+                while (line := f.readline()).endswith("\n"):
+                    self.read = f.tell()
+                    self._show(json.loads(line))
         self.matrix.refresh()
 
     def _show(self, row: dict) -> None:
         if row["event"] == "start":
+            name = self.job.run_dir.name
             self.bar = tqdm(
-                total=row["steps"], unit="step", desc=self.job.run_dir.name, position=0, leave=False, dynamic_ncols=True
+                total=row["steps"], unit="step", desc=name, position=0, leave=False, disable=not self.terminal
             )
         elif row["event"] == "epoch" and self.bar is not None:
             accuracy = row["validation_accuracy"]
             if accuracy is not None:
-                self.bar.set_postfix_str(f"{accuracy:.2f}% at {100 * row['sparsity']:.0f}% sparsity", refresh=False)
+                self.last = f"validation {accuracy:.2f}% at {100 * row['sparsity']:.0f}% sparsity"
+                self.bar.set_postfix_str(self.last, refresh=False)
             self.bar.update(row["step"] - self.bar.n)
 
     def ended(self, job, status) -> None:
-        self._close()
-        if status.state != "done":
-            tqdm.write(f"{job.run_dir.name}: {status.state}; see {RunDir(job.run_dir).error}")
+        self.poll(job)
+        self.count += 1
+        seconds = time.monotonic() - self.begun
+        run = RunDir(job.run_dir)
+        what = self.last or "" if status.state == "done" else f"{status.state}; see {run.error}"
+        self._reset()
+        if not self.terminal or status.state != "done":
+            line = f"[{self.count}/{self.total}] {run.path.name}: {what} ({seconds:.1f} s)"
+            tqdm.write(line, file=sys.stderr)
         self.matrix.update()

@@ -81,7 +81,14 @@ def write(results: Results, graphs: bool = True) -> Written:
     write_atomic(root / "summary_report.txt", text + "\n")
     pictures = [f"![{p.stem}](graphs/{p.name})" for p in drawn]
     left = [f"- {name}: {why}" for name, why in skipped]
-    markdown = [*body(results, as_markdown), "", "## Graphs", "", *pictures, *(["", "Skipped:", "", *left] if left else [])]
+    markdown = [
+        *body(results, as_markdown),
+        "",
+        "## Graphs",
+        "",
+        *pictures,
+        *(["", "Skipped:", "", *left] if left else []),
+    ]
     write_atomic(root / "report.md", "\n".join(markdown) + "\n")
     files = (root / "summary_report.txt", root / "report.md", root / "all_results.json")
     return Written("\n".join(tables(results, as_text)), *files, drawn, skipped)
@@ -175,7 +182,9 @@ def same_schedule(group: Results) -> Iterator[str]:
 def leaders(results: Results, form: Callable) -> Iterator[str]:
     """The runs with the most test accuracy per 100 MiB, within one source of memory figures."""
     for source, group in results.done.by("memory_source").items():
-        ranked = sorted((r for r in group if r.efficiency_per_100mib is not None), key=lambda r: -r.efficiency_per_100mib)
+        ranked = sorted(
+            (r for r in group if r.efficiency_per_100mib is not None), key=lambda r: -r.efficiency_per_100mib
+        )
         if not ranked:
             continue
         heading = "## " if form is as_markdown else ""
@@ -206,7 +215,9 @@ def as_text(head: list[str], rows: list[list[str]]) -> Iterator[str]:
     left = {i for i, h in enumerate(head) if h in ("run", "status")}
 
     def line(cells):
-        return "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
+        return "  ".join(
+            c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+        )
 
     yield line(head).rstrip()
     yield "-" * len(line(head))

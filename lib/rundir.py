@@ -1,22 +1,22 @@
 """The on-disk contract: every file that a matrix writes, and nothing about what is in them.
 
-    test_matrix_results_YYYYMMDD_HHMMSS/
-        config                  the matrix, complete, overrides included
-        provenance.json         schema, commit, versions, host
-        all_results.json        the results, one record a run
-        summary_report.txt      the same as text
-        report.md               the same as Markdown
-        graphs/*.png
-        <run id>/
-            config              the matrix pinned to this run: it reproduces it
-            spec.json           the RunSpec
-            metrics.jsonl       start, prune events, epochs, end
-            monitor.jsonl       header line, samples and phase marks
-            output.log          what the run printed
-            checkpoint-last.pt  complete state after the last epoch
-            checkpoint-best.pt  the best weights at the final sparsity, by validation
-            error.txt           only where the run failed: why
-            summary.json        written last and whole: its presence means that the run finished
+test_matrix_results_YYYYMMDD_HHMMSS/
+    config                  the matrix, complete, overrides included
+    provenance.json         schema, commit, versions, host
+    all_results.json        the results, one record a run
+    summary_report.txt      the same as text
+    report.md               the same as Markdown
+    graphs/*.png
+    <run id>/
+        config              the matrix pinned to this run: it reproduces it
+        spec.json           the RunSpec
+        metrics.jsonl       start, prune events, epochs, end
+        monitor.jsonl       header line, samples and phase marks
+        output.log          what the run printed
+        checkpoint-last.pt  complete state after the last epoch
+        checkpoint-best.pt  the best weights at the final sparsity, by validation
+        error.txt           only where the run failed: why
+        summary.json        written last and whole: its presence means that the run finished
 """
 
 import json
@@ -108,7 +108,9 @@ def new_root(results: str, config: Config) -> Path:
         config.write(root / "config")
         write_json(root / "provenance.json", {"schema": SCHEMA, **provenance.collect()})
     except OSError as e:
-        raise InputError(f"cannot write results to {root}: {e.strerror or e}; name another place with RESULTS=") from None
+        raise InputError(
+            f"cannot write results to {root}: {e.strerror or e}; name another place with RESULTS="
+        ) from None
     return root
 
 
@@ -128,7 +130,9 @@ def find_root(results: str = "") -> Path:
     else:
         found = newest()
         if not found:
-            raise InputError(f"there are no results yet ({PATTERN} in {ROOT}): run `make` first, or name them: RESULTS=dir")
+            raise InputError(
+                f"there are no results yet ({PATTERN} in {ROOT}): run `make` first, or name them: RESULTS=dir"
+            )
         root = found[0]
     checked(root / "provenance.json")
     return root

@@ -20,7 +20,7 @@ from lib.spec import RunSpec
 
 # What every run imports, and a data set's own; a fork inherits them.
 IMPORTS = ("torch", "torch._dynamo", "lib.main", "lib.runner", "lib.trainer", "lib.task")
-GFLOPS = 4.0  # training arithmetic a core does a second on small images: a guess until runs are recorded
+GFLOPS = 6.0  # training arithmetic a core does a second on small images: a guess until runs are recorded
 
 
 class Failures(Exception):
@@ -77,7 +77,9 @@ def notes(config: Config, plan: Plan) -> Iterator[str]:
         if resets and resets.interval > length.steps:
             said[f"SPAM_DELTA_T={resets.interval}: no momentum reset in {length.steps} steps ({spec.model})"] = None
         if length.scale < 1:
-            said[f"{spec.model}: lengths given in steps are scaled by {length.scale:.3g}, as the run was shortened"] = None
+            said[f"{spec.model}: lengths given in steps are scaled by {length.scale:.3g}, as the run was shortened"] = (
+                None
+            )
     yield from said
 
 
@@ -204,7 +206,9 @@ def explain(d: RunDir, status) -> None:
     if status.state == "done" or d.error.exists() or d.finished:
         return
     tail = d.log.read_text(errors="replace").splitlines()[-20:] if d.log.exists() else []
-    what = "stopped: it took longer than RUN_TIMEOUT" if status.state == "timeout" else f"ended with status {status.code}"
+    what = (
+        "stopped: it took longer than RUN_TIMEOUT" if status.state == "timeout" else f"ended with status {status.code}"
+    )
     d.error.write_text("\n".join([*tail, what]) + "\n")
 
 

@@ -1,9 +1,9 @@
 """The one training loop. It knows no optimizer and no pruning method by name.
 
-    data, model, optimizer, pruner <- spec and config
-    for each epoch: for each batch: learning rate, loss, backward, optimizer.step()
-                    evaluate on validation, record, checkpoint
-    test the last and the best weights; summary.json last
+data, model, optimizer, pruner <- spec and config
+for each epoch: for each batch: learning rate, loss, backward, optimizer.step()
+                evaluate on validation, record, checkpoint
+test the last and the best weights; summary.json last
 """
 
 import hashlib
@@ -183,7 +183,9 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             total += loss.detach()
             if self.optimizer.skipped_in_a_row >= DIVERGED_AFTER:
-                raise Diverged(f"{DIVERGED_AFTER} steps in a row had gradients that are not finite, to step {self.step}")
+                raise Diverged(
+                    f"{DIVERGED_AFTER} steps in a row had gradients that are not finite, to step {self.step}"
+                )
         if self.pruner and self.step == self.length.steps:
             self.pruner.on_updated()  # an event that met only skipped steps is still owed
         return float(total), self.step - first

@@ -52,7 +52,7 @@ def menu(style: str) -> None:
     if config.text() != before:
         replace(config)
     if not sys.stdin.isatty() or not sys.stdout.isatty():
-        raise InputError(f"{style} needs a terminal; edit .config by hand, or use SET=\"NAME=value\"")
+        raise InputError(f'{style} needs a terminal; edit .config by hand, or use SET="NAME=value"')
     kconfig.menuconfig(CONFIG)
 
 

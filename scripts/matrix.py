@@ -29,7 +29,9 @@ def existing():
     given = overrides.from_environment()
     wrong = [n for n in given if n != "RESULTS"]
     if wrong:
-        raise InputError(f"{', '.join(wrong)}: a results directory goes on with its own config; only RESULTS= can be given")
+        raise InputError(
+            f"{', '.join(wrong)}: a results directory goes on with its own config; only RESULTS= can be given"
+        )
     return find_root(given.get("RESULTS", ""))
 
 
@@ -42,7 +44,11 @@ def main() -> int:
         if args.command == "plan":
             config = configured() if args.format == "text" else quietly(configured)
             plan = runner.check(config)
-            print("\n".join(s.id for s in plan.specs) if args.format == "ids" else "\n".join(runner.describe(config, plan)))
+            print(
+                "\n".join(s.id for s in plan.specs)
+                if args.format == "ids"
+                else "\n".join(runner.describe(config, plan))
+            )
         elif args.command == "run":
             runner.run(configured())
         else:

@@ -30,7 +30,9 @@ class Nvidia:
         handle = n.nvmlDeviceGetHandleByIndex(index)
         memory = self._ask(n.nvmlDeviceGetMemoryInfo, handle)
         total = memory.total / MIB if memory else None
-        return Device("nvidia", index, self._ask(n.nvmlDeviceGetName, handle), self._ask(n.nvmlDeviceGetUUID, handle), total)
+        return Device(
+            "nvidia", index, self._ask(n.nvmlDeviceGetName, handle), self._ask(n.nvmlDeviceGetUUID, handle), total
+        )
 
     def sample(self, device: Device, pids: set[int]) -> Sample:
         n = self.nvml

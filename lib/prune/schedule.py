@@ -38,7 +38,9 @@ def schedule(options, target: float, total: int, scale: float = 1.0, resets=None
     the optimizer (momentum set to 0 every `interval` steps, `wait` to recover), or None.
     Raises InputError where the lengths do not fit each other.
     """
-    ramp_end = max(1, options.pruning_ramp_end.resolve(total, scale) if options.pruning_ramp_end else round(total * 0.75))
+    ramp_end = max(
+        1, options.pruning_ramp_end.resolve(total, scale) if options.pruning_ramp_end else round(total * 0.75)
+    )
     if options.pruning_warmup:
         warmup = options.pruning_warmup.resolve(total, scale)
     else:
