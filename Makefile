@@ -46,7 +46,7 @@ export PYTHON
 RUN := "$$PYTHON"
 
 .PHONY: all venv menuconfig savedefconfig olddefconfig list-defconfigs plan run continue rerun-failed \
-	report update-graphs data check check-all bench bench-spine clean mrproper help
+	report update-graphs data docs check check-all bench bench-spine clean mrproper help
 
 all: run
 
@@ -82,13 +82,14 @@ update-graphs: $(READY) ## rebuild the graphs alone
 	@$(RUN) scripts/report.py graphs
 data: $(READY) ## check the data sets of .config, download what is missing
 	@$(RUN) scripts/data.py
+docs: $(READY) ## write the tables of README and docs from the records in docs/results
+	@$(RUN) scripts/docs.py
 check: $(READY) ## lint and tests: no GPU, no downloads
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m pytest -n auto -m "not slow"
-check-all: $(READY) ## check, and the long tests
-	@$(RUN) -m ruff check .
-	@$(RUN) -m pytest -n auto
+check-all: check ## check, and the long tests
+	@$(RUN) -m pytest -n auto -m slow
 bench: bench-spine ## every benchmark
 bench-spine: $(READY) ## start of a plan, the quickstart's time, overhead per run
 	@$(RUN) scripts/bench_spine.py

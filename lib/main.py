@@ -53,6 +53,8 @@ def one(task, run: rundir.RunDir, config: Config, spec: RunSpec) -> int:
     try:
         train(task, run, config, spec)
     except KeyboardInterrupt:
+        with run.metrics.open("a") as f:
+            f.write('{"event": "interrupted"}\n')
         raise
     except InputError as e:
         run.error.write_text(f"{e}\n")

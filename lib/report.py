@@ -76,9 +76,8 @@ def write(results: Results, graphs: bool = True) -> Written:
 
     root = results.root
     write_json(root / "all_results.json", record(results))
+    write_atomic(root / "summary_report.txt", "\n".join(body(results, as_text)) + "\n")
     drawn, skipped = render_all(results) if graphs else ([], [])
-    text = "\n".join(body(results, as_text))
-    write_atomic(root / "summary_report.txt", text + "\n")
     pictures = [f"![{p.stem}](graphs/{p.name})" for p in drawn]
     left = [f"- {name}: {why}" for name, why in skipped]
     markdown = [
@@ -124,6 +123,14 @@ def tables(results: Results, form: Callable) -> Iterator[str]:
         yield ""
 
 
+def published(results: Results) -> Iterator[str]:
+    """The tables as README and docs show them: from a record, so without what is read from a results directory."""
+    for (model, dataset), group in results.by("model", "dataset").items():
+        yield f"{model} on {dataset}: {conditions(group)}"
+        yield ""
+        yield from as_markdown([c.head for c in COLUMNS], [[c.entry(r) for c in COLUMNS] for r in group])
+
+
 def conditions(group: Results) -> str:
     """What every number of a table was measured under."""
     done = group.done or group
@@ -133,11 +140,11 @@ def conditions(group: Results) -> str:
         values = [v for v in dict.fromkeys(getattr(r, field) for r in done) if v is not None]
         return " or ".join(form(v) for v in values) or "unknown"
 
-    one = ": one seed, so differences have no interval" if len(seeds) == 1 else ""
+    one = ", so differences have no interval" if len(seeds) == 1 else ""
     commit = str((group.provenance or {}).get("commit") or "unknown")[:12]
     dirty = " with local changes" if (group.provenance or {}).get("dirty") else ""
     return (
-        f"n = {len(seeds)} seed{'s' * (len(seeds) > 1)} per row set ({', '.join(map(str, seeds))}){one}; "
+        f"n = {len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))}){one}; "
         f"{distinct('steps')} steps of {distinct('batch_size')} samples; accuracies in percent, memory in MiB "
         f"({distinct('memory_source')}, training phase), time in seconds; {distinct('device')}; "
         f"{distinct('threads')} threads; data {distinct('data_hash', lambda h: h[:12])}; commit {commit}{dirty}."

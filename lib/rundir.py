@@ -64,8 +64,8 @@ class RunDir:
         return RunSpec(**checked(self.spec_file))
 
     def clear(self) -> None:
-        """Forget an attempt that did not finish; config and spec stay."""
-        for path in (self.metrics, self.monitor, self.log, self.last, self.best, self.error, self.summary):
+        """Forget an attempt that did not finish. Config and spec stay, and so does the log, which is being written."""
+        for path in (self.metrics, self.monitor, self.last, self.best, self.error, self.summary):
             path.unlink(missing_ok=True)
 
 

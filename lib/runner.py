@@ -15,7 +15,7 @@ from lib.matrix import plan as make_plan
 from lib.optim.base import OPTIMIZERS
 from lib.prune.base import PRUNERS, PruningOptions
 from lib.prune.schedule import schedule
-from lib.rundir import ROOT, RunDir, new_root, newest
+from lib.rundir import ROOT, RunDir, checked, new_root, newest
 from lib.spec import RunSpec
 
 # What every run imports, and a data set's own; a fork inherits them.
@@ -103,10 +103,11 @@ def recorded_rates() -> dict[tuple[str, str], float]:
     """Seconds per step, all included, of the newest results of each (model, data set)."""
     rates: dict = {}
     for root in newest()[:8]:
-        with contextlib.suppress(InputError, KeyError, OSError):
+        with contextlib.suppress(InputError, KeyError):
             found: dict = {}
-            for r in results.load(root).done:
-                found.setdefault((r.model, r.dataset), []).append(r.elapsed_s / r.steps)
+            for r in checked(root / "all_results.json")["runs"]:
+                if r["status"] == "done":
+                    found.setdefault((r["model"], r["dataset"]), []).append(r["elapsed_s"] / r["steps"])
             for key, values in found.items():
                 rates.setdefault(key, sum(values) / len(values))
     return rates
@@ -175,26 +176,34 @@ def execute(root: Path, failed_only: bool = False) -> None:
     todo = pending(root, failed_only)
     for d in todo:
         d.create(kconfig.normalise(pin(config, spec_of(plan, d))), spec_of(plan, d)).clear()
-    options = config.read(ExecutorOptions)
-    imports = list(IMPORTS) + [m for s in plan.specs for m in DATASETS[s.dataset].imports]
-    jobs = [
-        Job(d.path, (str(ROOT / spec_of(plan, d).model / "train.py"), "--run", str(d.path)), options.run_timeout)
-        for d in todo
-    ]
-    with Progress(len(jobs)) as progress:
-        executor = EXECUTORS[options.executor](imports=tuple(dict.fromkeys(imports)), poll=progress.poll)
+    work, imports = jobs(root, todo)
+    with Progress(len(work)) as progress:
+        executor = EXECUTORS[config.read(ExecutorOptions).executor](imports=imports, poll=progress.poll)
         try:
-            for job, status in executor.run(jobs):
+            for job, status in executor.run(work):
                 explain(RunDir(job.run_dir), status)
                 progress.ended(job, status)
-        finally:
-            found = results.load(root)
-            written = report.write(found)
-    show(written)
+        except BaseException:
+            report.write(results.load(root), graphs=False)  # an interrupt should not wait for pictures
+            raise
+    found = results.load(root)
+    show(report.write(found))
     bad = [f"{r.id}: {r.status}{': ' + r.reason if r.reason else ''}" for r in found if r.status != "done"]
     bad += [f"{name}: not run" for name in found.missing]
     if bad:
         raise Failures("\n".join([f"{len(bad)} of {len(plan.specs)} runs did not finish:", *(f"  {b}" for b in bad)]))
+
+
+def jobs(root: Path, todo: list[RunDir]) -> tuple[list[Job], tuple[str, ...]]:
+    """The jobs of these runs, and the modules worth importing once for all of them."""
+    config = Config.load(root / "config")
+    plan, options = make_plan(config), config.read(ExecutorOptions)
+    found = [
+        Job(d.path, (str(ROOT / spec_of(plan, d).model / "train.py"), "--run", str(d.path)), options.run_timeout)
+        for d in todo
+    ]
+    imports = [*IMPORTS, *(m for s in plan.specs for m in DATASETS[s.dataset].imports)]
+    return found, tuple(dict.fromkeys(imports))
 
 
 def spec_of(plan: Plan, d: RunDir) -> RunSpec:

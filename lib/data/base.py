@@ -65,7 +65,8 @@ def check_files(title: str, folder: Path, md5: dict[str, str]) -> None:
         got = hashlib.md5((folder / name).read_bytes()).hexdigest()
         if got != want:
             raise lib.config.InputError(
-                f"{title}: {folder / name} is damaged or cut short: md5 {got}, expected {want}. Delete it. {advice(folder)}"
+                f"{title}: {folder / name} is damaged or cut short: md5 {got}, expected {want}. Delete it. "
+                f"{advice(folder)}"
             )
 
 
