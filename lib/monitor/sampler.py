@@ -15,6 +15,7 @@ import select
 import signal
 import sys
 import time
+from pathlib import Path
 
 from lib.monitor.base import BACKENDS
 
@@ -46,7 +47,7 @@ def run(pid: int, out: str, interval: float) -> None:
     backends = [b for b in (BACKENDS[name] for name in BACKENDS) if b.probe()]
     devices = [(b, d) for b in backends for d in b.devices()]
     tree, start, phase = Tree(pid), time.monotonic(), "start"
-    with open(out, "a", buffering=1) as file:
+    with Path(out).open("a", buffering=1) as file:
         header = {"schema": SCHEMA, "pid": pid, "interval_s": interval, "started": time.time()}
         file.write(json.dumps({**header, "devices": [vars(d) for _, d in devices]}) + "\n")
 

@@ -1,0 +1,129 @@
+"""The promise of docs/adding.md: one file and one Kconfig entry each, and the newcomer runs in a matrix."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+FILES = {
+    "lib/optim/signsgd.py": """
+from dataclasses import dataclass
+from lib.config import number
+from lib.optim.base import OPTIMIZERS, Optim
+
+@dataclass(frozen=True)
+class SignOptions:
+    signsgd_scale: float = number(1.0, above=0)
+
+def build(groups, hyper, read, base=""):
+    from lib.optim.kernel.base import Base
+
+    class SignSGD(Base):
+        def update(self, group, params, grads):
+            for p, g in zip(params, grads):
+                p.sub_(group["lr"] * group["scale"] * g.sign())
+
+    return SignSGD(groups, {"lr": hyper.lr, "weight_decay": 0.0, "scale": read(SignOptions).signsgd_scale})
+
+OPTIMIZERS.add("signsgd", Optim("signsgd", build, (SignOptions,), keeps=frozenset()))
+""",
+    "lib/prune/weakest.py": """
+from lib.prune.importance import importance
+
+@importance("weakest", {"exp_avg_sq"})
+def weakest(w, s):
+    return s.exp_avg_sq - w.abs()
+""",
+    "lib/prune/farthest.py": """
+from lib.prune.base import PRUNERS, Method
+
+def build(weights, plan):
+    from lib.prune.kernel.pruner import Pruner
+    return Pruner(weights, plan, lambda name, p, optimizer: -p.detach().abs())
+
+PRUNERS.add("farthest", Method("farthest", build, bytes_per_param=1))
+""",
+    "lib/data/noise.py": """
+from lib.data.base import DATASETS, Dataset, Images, pixels
+
+def load(data_dir):
+    import numpy as np
+    r = np.random.RandomState(0)
+    def split(n):
+        return r.randint(0, 256, (n, 1, 32, 32)).astype(np.uint8), r.randint(0, 10, n)
+    train, validation, test = split(256), split(64), split(64)
+    return Images(train, validation, test, *pixels(train[0], (train, validation, test)))
+
+DATASETS.add("noise", Dataset("noise", "noise", 10, {"train": 256, "validation": 64, "test": 64}, load))
+""",
+    "lib/figure/count.py": """
+from lib.figure.base import figure, new
+
+@figure("count")
+def count(results):
+    fig, axes = new(4, 3)
+    axes.bar(["runs"], [len(results)])
+    yield "count", fig
+""",
+}
+ENTRIES = {
+    "lib/optim/Kconfig": 'config OPTIMIZER_SIGNSGD\n\tbool "signsgd"\n\thelp\n\t  Sign.\n\n'
+    'config SIGNSGD_SCALE\n\tstring "Scale"\n\tdefault "1.0"\n\thelp\n\t  Scale.\n',
+    "lib/prune/Kconfig": 'config PRUNING_METHOD_FARTHEST\n\tbool "farthest"\n\thelp\n\t  Largest first.\n\n'
+    'config ADAMWPRUNE_VARIANT_WEAKEST\n\tbool "weakest"\n\thelp\n\t  A score.\n',
+    "lenet5/Kconfig": 'config LENET5_DATASET_NOISE\n\tbool "noise"\n\tdepends on MODEL_LENET5\n\thelp\n\t  Noise.\n',
+    "lib/figure/Kconfig": 'config GRAPH_COUNT\n\tbool "count"\n\tdefault y\n\thelp\n\t  How many runs.\n',
+}
+CONFIG = """CONFIG_MODEL_LENET5=y
+CONFIG_LENET5_DATASET_NOISE=y
+CONFIG_LENET5_BATCH_SIZE=64
+CONFIG_MAX_ITERS=8
+CONFIG_OPTIMIZER_SIGNSGD=y
+CONFIG_OPTIMIZER_ADAMWPRUNE=y
+CONFIG_PRUNING_METHOD_FARTHEST=y
+CONFIG_PRUNING_METHOD_STATE=y
+CONFIG_TARGET_SPARSITY="0.5"
+CONFIG_ADAMWPRUNE_VARIANT_WEAKEST=y
+"""
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory):
+    """A copy of the program with one newcomer of each kind."""
+    copy = tmp_path_factory.mktemp("extended") / "program"
+    skip = shutil.ignore_patterns(".*", "data", "test_matrix_results_*", "__pycache__", "bench_results")
+    shutil.copytree(
+        ROOT, copy, ignore=lambda d, names: skip(d, names) if Path(d) == ROOT else {"__pycache__"} & set(names)
+    )
+    for name, text in FILES.items():
+        (copy / name).write_text('"""A newcomer."""\n' + text)
+    for name, text in ENTRIES.items():
+        with (copy / name).open("a") as f:
+            f.write("\n" + text)
+    (copy / ".config").write_text(CONFIG)
+    return copy
+
+
+def test_newcomers_of_every_kind_run_in_a_matrix(extended):
+    env = {**os.environ, "OVERRIDE_RESULTS": "out"}
+    command = [sys.executable, "scripts/matrix.py", "run"]
+    done = subprocess.run(command, cwd=extended, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = json.loads((extended / "out" / "all_results.json").read_text())["runs"]
+    assert [r["id"] for r in runs] == ["lenet5_signsgd_farthest_50", "lenet5_adamwprune_weakest_state_50"]
+    assert all(r["status"] == "done" and r["achieved_sparsity"] == 0.5 for r in runs)
+    assert (extended / "out" / "graphs" / "count.png").stat().st_size > 1000
+
+
+def test_a_newcomer_has_its_flags_at_once(extended):
+    command = [sys.executable, "lenet5/train.py", "--help"]
+    text = subprocess.run(command, cwd=extended, capture_output=True, text=True, check=True).stdout
+    assert "--signsgd-scale" in text
+    assert "farthest" in text
+    assert "weakest" in text
