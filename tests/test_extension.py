@@ -1,15 +1,8 @@
 """The promise of docs/adding.md: one file and one Kconfig entry each, and the newcomer runs in a matrix."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
 
 FILES = {
     "lib/optim/signsgd.py": """
@@ -63,12 +56,14 @@ def load(data_dir):
 DATASETS.add("noise", Dataset("noise", "noise", 10, {"train": 256, "validation": 64, "test": 64}, load))
 """,
     "lib/figure/count.py": """
-from lib.figure.base import figure, new
+from lib.figure.base import figure
 
 @figure("count")
 def count(results):
-    fig, axes = new(4, 3)
-    axes.bar(["runs"], [len(results)])
+    from matplotlib.figure import Figure
+
+    fig = Figure()
+    fig.subplots().bar(["runs"], [len(results)])
     yield "count", fig
 """,
 }
@@ -90,40 +85,34 @@ CONFIG_PRUNING_METHOD_FARTHEST=y
 CONFIG_PRUNING_METHOD_STATE=y
 CONFIG_TARGET_SPARSITY="0.5"
 CONFIG_ADAMWPRUNE_VARIANT_WEAKEST=y
+# CONFIG_GRAPH_TRAINING_MEMORY_COMPARISON is not set
+# CONFIG_GRAPH_GPU_MEMORY_TIMELINE is not set
+# CONFIG_GRAPH_GPU_MEMORY_COMPARISON is not set
+# CONFIG_GRAPH_MODEL_COMPARISON is not set
+# CONFIG_GRAPH_ACCURACY_EVOLUTION is not set
+# CONFIG_GRAPH_RUN is not set
 """
 
 
-@pytest.fixture(scope="module")
-def extended(tmp_path_factory):
+@pytest.fixture
+def extended(repo):
     """A copy of the program with one newcomer of each kind."""
-    copy = tmp_path_factory.mktemp("extended") / "program"
-    skip = shutil.ignore_patterns(".*", "data", "test_matrix_results_*", "__pycache__", "bench_results")
-    shutil.copytree(
-        ROOT, copy, ignore=lambda d, names: skip(d, names) if Path(d) == ROOT else {"__pycache__"} & set(names)
-    )
     for name, text in FILES.items():
-        (copy / name).write_text('"""A newcomer."""\n' + text)
+        (repo.path / name).write_text('"""A newcomer."""\n' + text)
     for name, text in ENTRIES.items():
-        with (copy / name).open("a") as f:
+        with (repo.path / name).open("a") as f:
             f.write("\n" + text)
-    (copy / ".config").write_text(CONFIG)
-    return copy
+    repo.config.write_text(CONFIG)
+    return repo
 
 
-def test_newcomers_of_every_kind_run_in_a_matrix(extended):
-    env = {**os.environ, "OVERRIDE_RESULTS": "out"}
-    command = [sys.executable, "scripts/matrix.py", "run"]
-    done = subprocess.run(command, cwd=extended, env=env, capture_output=True, text=True)
+def test_newcomers_of_every_kind_run_in_a_matrix_and_have_flags(extended):
+    done = extended.script("scripts/matrix.py", "run", OVERRIDE_RESULTS="out")
     assert done.returncode == 0, done.stdout + done.stderr
-    runs = json.loads((extended / "out" / "all_results.json").read_text())["runs"]
-    assert [r["id"] for r in runs] == ["lenet5_signsgd_farthest_50", "lenet5_adamwprune_weakest_state_50"]
+    out = extended.path / "out"
+    runs = json.loads((out / "all_results.json").read_text())["runs"]
+    assert [r["id"] for r in runs] == ["lenet5_adamwprune_weakest_state_50", "lenet5_signsgd_farthest_50"]
     assert all(r["status"] == "done" and r["achieved_sparsity"] == 0.5 for r in runs)
-    assert (extended / "out" / "graphs" / "count.png").stat().st_size > 1000
-
-
-def test_a_newcomer_has_its_flags_at_once(extended):
-    command = [sys.executable, "lenet5/train.py", "--help"]
-    text = subprocess.run(command, cwd=extended, capture_output=True, text=True, check=True).stdout
-    assert "--signsgd-scale" in text
-    assert "farthest" in text
-    assert "weakest" in text
+    assert (out / "graphs" / "count.png").stat().st_size > 1000
+    text = extended.script("lenet5/train.py", "--help").stdout
+    assert all(word in text for word in ("--signsgd-scale", "farthest", "weakest", "noise"))

@@ -29,45 +29,35 @@ IDS = ["lenet5_adamw_none", "lenet5_adamw_magnitude_50", "lenet5_adamw_magnitude
 
 
 @pytest.fixture
-def program(tmp_path):
+def program(repo):
     """A copy of the program with a matrix of three short runs."""
-    copy = tmp_path / "program"
-    names = ["Kconfig", "defconfigs", "lib", "lenet5", "scripts"]
-    copy.mkdir()
-    for name in names:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, copy / name)
-    (copy / ".config").write_text(CONFIG)
-    return copy
+    repo.config.write_text(CONFIG)
+    return repo
 
 
-def matrix(program: Path, command: str, *, code: int, **overrides: str) -> str:
-    env = {**os.environ, "OVERRIDE_RESULTS": "out", **{f"OVERRIDE_{k}": v for k, v in overrides.items()}}
-    done = subprocess.run(
-        [sys.executable, "scripts/matrix.py", command], cwd=program, env=env, capture_output=True, text=True
-    )
+def matrix(program, command: str, *, code: int, **overrides: str) -> str:
+    env = {"OVERRIDE_RESULTS": "out", **{f"OVERRIDE_{k}": v for k, v in overrides.items()}}
+    done = program.script("scripts/matrix.py", command, **env)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def records(program: Path) -> dict:
-    found = json.loads((program / "out" / "all_results.json").read_text())
+def records(program) -> dict:
+    found = json.loads((program.path / "out" / "all_results.json").read_text())
     return {r["id"]: r["status"] for r in found["runs"]} | dict.fromkeys(found["missing"], "missing")
 
 
-def sabotage(program: Path, code: str) -> None:
+def sabotage(program, code: str) -> None:
     """Put `code` where every run passes, with `self.spec` at hand."""
-    path = program / "lib" / "trainer.py"
+    path = program.path / "lib" / "trainer.py"
     mark = "    def _start(self) -> dict:\n"
     text = path.read_text()
     assert mark in text
     path.write_text(text.replace(mark, f"{mark}        import os, signal, time\n        {code}\n"))
 
 
-def mend(program: Path) -> None:
-    shutil.copy(ROOT / "lib" / "trainer.py", program / "lib" / "trainer.py")
+def mend(program) -> None:
+    shutil.copy(ROOT / "lib" / "trainer.py", program.path / "lib" / "trainer.py")
 
 
 @pytest.mark.parametrize(
@@ -81,15 +71,15 @@ def test_a_failed_run_stops_nothing_and_is_done_later(program, code, said):
     sabotage(program, code)
     text = matrix(program, "run", code=1)
     assert records(program) == {IDS[0]: "done", IDS[1]: "failed", IDS[2]: "done"}
-    assert said in (program / "out" / IDS[1] / "error.txt").read_text()
+    assert said in (program.path / "out" / IDS[1] / "error.txt").read_text()
     assert "1 of 3 runs did not finish" in text
     assert f"{IDS[1]}: failed" in text
-    before = (program / "out" / IDS[0] / "summary.json").read_bytes()
+    before = (program.path / "out" / IDS[0] / "summary.json").read_bytes()
     mend(program)
     matrix(program, "rerun-failed", code=0)
     assert set(records(program).values()) == {"done"}
-    assert (program / "out" / IDS[0] / "summary.json").read_bytes() == before
-    assert not (program / "out" / IDS[1] / "error.txt").exists()
+    assert (program.path / "out" / IDS[0] / "summary.json").read_bytes() == before
+    assert not (program.path / "out" / IDS[1] / "error.txt").exists()
 
 
 def test_a_run_that_takes_too_long_is_stopped(program):
@@ -101,13 +91,11 @@ def test_a_run_that_takes_too_long_is_stopped(program):
 
 def test_ctrl_c_keeps_what_is_finished_and_continue_does_the_rest(program):
     sabotage(program, "if self.spec.target_sparsity == 0.5: time.sleep(600)")
-    env = {**os.environ, "OVERRIDE_RESULTS": "out"}
-    command = [sys.executable, "scripts/matrix.py", "run"]
-    running = subprocess.Popen(
-        command, cwd=program, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    command, env = [sys.executable, "scripts/matrix.py", "run"], {**os.environ, "OVERRIDE_RESULTS": "out"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    running = subprocess.Popen(command, cwd=program.path, env=env, **pipes)
     deadline = time.monotonic() + 120
-    while not (program / "out" / IDS[1] / "monitor.jsonl").exists() and time.monotonic() < deadline:
+    while not (program.path / "out" / IDS[1] / "monitor.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(0.5)
     running.send_signal(signal.SIGINT)
@@ -115,48 +103,42 @@ def test_ctrl_c_keeps_what_is_finished_and_continue_does_the_rest(program):
     assert running.returncode == 130, text
     assert "interrupted: finished runs are kept" in text
     assert records(program) == {IDS[0]: "done", IDS[1]: "interrupted", IDS[2]: "missing"}
-    before = (program / "out" / IDS[0] / "metrics.jsonl").read_bytes()
+    before = (program.path / "out" / IDS[0] / "metrics.jsonl").read_bytes()
     mend(program)
     matrix(program, "continue", code=0)
     assert set(records(program).values()) == {"done"}
-    assert (program / "out" / IDS[0] / "metrics.jsonl").read_bytes() == before
+    assert (program.path / "out" / IDS[0] / "metrics.jsonl").read_bytes() == before
     assert "EPOCHS" in matrix(program, "continue", code=2, EPOCHS="3")
 
 
-def test_a_forked_run_is_bitwise_a_fresh_one(program):
-    """The numbers of a run do not depend on the process it was forked from, nor on the runs before it."""
+def exact(run: Path) -> list[dict]:
+    """Everything that a run recorded and that time does not change."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r.items() if not k.endswith("_s") and k != "memory"} for r in rows]
+
+
+def test_a_directory_is_enough(program):
+    """A run's directory reproduces it bitwise in a fresh interpreter, whatever process it was forked from and whatever
+    ran before it; report and graphs come from the results directory alone, without torch and without a .config."""
     matrix(program, "run", code=0)
+    out = program.path / "out"
+    again = program.path / "again"
+    shutil.copytree(out / IDS[2], again)
+    (again / "summary.json").unlink()
+    (again / "metrics.jsonl").unlink()
+    assert program.script("lenet5/train.py", "--run", str(again)).returncode == 0
+    assert exact(again) == exact(out / IDS[2])
 
-    def exact(run: Path) -> list[dict]:
-        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        return [{k: v for k, v in r.items() if not k.endswith("_s") and k != "memory"} for r in rows]
-
-    again = program / "again"
-    shutil.copytree(program / "out" / IDS[2], again)
-    for name in ("summary.json", "metrics.jsonl"):
-        (again / name).unlink()
-    subprocess.run(
-        [sys.executable, "lenet5/train.py", "--run", str(again)], cwd=program, check=True, capture_output=True
-    )
-    assert exact(again) == exact(program / "out" / IDS[2])
-
-
-def test_report_and_graphs_come_from_the_directory_alone_without_torch(program):
-    matrix(program, "run", code=0)
-    out = program / "out"
     first = json.loads((out / "all_results.json").read_text())
     for name in ("all_results.json", "summary_report.txt", "report.md"):
         (out / name).unlink()
     shutil.rmtree(out / "graphs")
-    (program / ".config").unlink()
-    blocked = program / "blocked"
+    program.config.unlink()
+    blocked = program.path / "blocked"
     blocked.mkdir()
     (blocked / "torch.py").write_text("raise ImportError('torch is blocked')\n")
-    env = {**os.environ, "OVERRIDE_RESULTS": "out", "PYTHONPATH": str(blocked)}
     for command in ("report", "graphs"):
-        done = subprocess.run(
-            [sys.executable, "scripts/report.py", command], cwd=program, env=env, capture_output=True, text=True
-        )
+        done = program.script("scripts/report.py", command, OVERRIDE_RESULTS="out", PYTHONPATH=str(blocked))
         assert done.returncode == 0, done.stderr
     assert json.loads((out / "all_results.json").read_text()) == first
     drawn = {p.stem for p in (out / "graphs").glob("*.png")}
