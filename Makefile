@@ -6,7 +6,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 
 OVERRIDES := EPOCHS SEEDS MAX_ITERS DATA_DIR RESULTS SET
-KNOWN := $(OVERRIDES) FORMAT PYTHON V
+KNOWN := $(OVERRIDES) FORMAT PYTHON
 
 given = $(filter command,$(firstword $(origin $(1))))
 GIVEN := $(strip $(foreach v,$(.VARIABLES),$(if $(call given,$(v)),$(v))))
@@ -53,6 +53,7 @@ all: run
 venv: .venv/installed
 
 .venv/installed: pyproject.toml
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: python3 is older than 3.11" >&2; exit 2; }
 	@test -x .venv/bin/python || { echo "making .venv"; python3 -m venv .venv; }
 	@echo "installing what pyproject.toml lists (torch is large: some minutes)"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
@@ -60,8 +61,10 @@ venv: .venv/installed
 
 menuconfig: $(READY) ## choose models, optimizers, methods, sparsities in a full-screen menu
 	@$(RUN) scripts/config.py menuconfig
+# The stem goes through the environment too: in the recipe's own line the shell would expand it.
+defconfig-%: export PRESET = $*
 defconfig-%: $(READY) ## take a preset as .config
-	@$(RUN) scripts/config.py defconfig "$*"
+	@$(RUN) scripts/config.py defconfig "$$PRESET"
 savedefconfig: $(READY) ## write .config in its shortest form to ./defconfig
 	@$(RUN) scripts/config.py savedefconfig
 olddefconfig: $(READY) ## complete .config, and name the lines that no longer mean anything

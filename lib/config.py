@@ -10,6 +10,7 @@ and `choice(...)`, one member of a Kconfig choice.
 """
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -77,7 +78,7 @@ class Config(Mapping[str, str]):
     def load(cls, path: str | Path) -> "Config":
         """Read a complete file as `write` or kconfiglib writes it. Checks syntax only; see lib.kconfig for meaning."""
         values, kinds, origin = {}, {}, {}
-        for number_, line in enumerate(Path(path).read_text().splitlines(), 1):
+        for number_, line in enumerate(read_whole(path).splitlines(), 1):
             name, value, kind = parse_line(line, f"{path}:{number_}")
             if name:
                 values[name], kinds[name], origin[name] = value, kind, f"{path}:{number_}"
@@ -95,7 +96,7 @@ class Config(Mapping[str, str]):
         if unknown:
             raise KeyError(f"not in this config: {', '.join(unknown)}")
         for name, value in values.items():
-            refuse_newline(name, value)
+            refuse_unwritable(name, value)
         return Config({**self._values, **values}, self._kinds, {})
 
     def members(self, axis: str) -> list[str]:
@@ -156,8 +157,9 @@ def within(value, low=None, high=None, above=None, below=None):
              (high, value <= high if high is not None else True, f"<= {high}"),
              (above, value > above if above is not None else True, f"> {above}"),
              (below, value < below if below is not None else True, f"< {below}")]  # fmt: skip
-    if value != value or not all(ok for _, ok, _ in rules):
-        raise ValueError("give a number " + " and ".join(text for bound, _, text in rules if bound is not None))
+    if value != value or abs(value) == math.inf or not all(ok for _, ok, _ in rules):
+        bounds = " and ".join(text for bound, _, text in rules if bound is not None)
+        raise ValueError(f"give a finite number {bounds}".strip())
     return value
 
 
@@ -182,7 +184,7 @@ def parse_line(line: str, where: str) -> tuple[str | None, str, str]:
 
 
 def format_line(name: str, value: str, kind: str) -> str:
-    refuse_newline(name, value)
+    refuse_unwritable(name, value)
     if kind == "bool":
         return f"CONFIG_{name}=y\n" if value == "y" else f"# CONFIG_{name} is not set\n"
     if kind == "string":
@@ -190,15 +192,28 @@ def format_line(name: str, value: str, kind: str) -> str:
     return f"CONFIG_{name}={value}\n"
 
 
-def refuse_newline(name: str, value: str) -> None:
-    """A newline would be written raw and set another symbol when the file is read again."""
+def refuse_unwritable(name: str, value: str) -> None:
+    """A newline would be written raw and set another symbol when the file is read again; bytes of the command line or
+    the environment that are no UTF-8 arrive as lone surrogates, which no file takes."""
     if len((value + ".").splitlines()) > 1:
         raise InputError(f"CONFIG_{name}: a line break in {value!r} would set another symbol; write it in one line")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"CONFIG_{name}: {value!r} is not UTF-8 text") from None
+
+
+def read_whole(path: str | Path) -> str:
+    """The text of a configuration file. Raises InputError where it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"cannot read {path}: {getattr(e, 'strerror', None) or e}") from None
 
 
 def write_atomic(path: str | Path, text: str) -> None:
     """Write a whole file or nothing: a reader never sees half of it, a crash leaves the old one."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     part.replace(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import kconfiglib
 
-from lib.config import Config, InputError, format_line, parse_line, refuse_newline
+from lib.config import Config, InputError, format_line, parse_line, read_whole, refuse_unwritable
 from lib.registry import unknown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,34 +39,34 @@ def load(path: str | Path) -> Config:
 
 def read_lines(path: str | Path) -> list[tuple[str, str, str]]:
     """(symbol, value, path:line) for each line, in order, the published base list turned into its bools."""
-    try:
-        text = Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"cannot read {path}: {getattr(e, 'strerror', None) or e}") from None
-    lines = [(f"{path}:{i}", *parse_line(line, f"{path}:{i}")) for i, line in enumerate(text.split("\n"), 1)]
+    text = read_whole(path).split("\n")
+    lines = [(f"{path}:{i}", *parse_line(line, f"{path}:{i}")) for i, line in enumerate(text, 1)]
     return expand_base_list([(name, value, where) for where, name, value, _ in lines if name])
 
 
 def expand_base_list(lines: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """ADAMWPRUNE_BASE_OPTIMIZER_NAME="adamw,adamwspam" becomes ADAMWPRUNE_BASE_ADAMW=y and so on. A list that
-    disagrees with bools set beside it is an InputError."""
+    """ADAMWPRUNE_BASE_OPTIMIZER_NAME="adamw,adamwspam" becomes ADAMWPRUNE_BASE_ADAMW=y and so on, and n for every base
+    that it leaves out. A list that disagrees with bools set beside it is an InputError."""
     named = [(value, where) for name, value, where in lines if name == BASE_LIST]
     lines = [line for line in lines if line[0] != BASE_LIST]
     if not named:
         return lines
     value, where = named[-1]
     wanted = [b.strip().lower() for b in value.split(",") if b.strip()]
-    known = [s.name[len(BASE_AXIS) + 1 :].lower() for s in tree().unique_defined_syms if s.name.startswith(BASE_AXIS)]
+    head = BASE_AXIS + "_"
+    known = [s.name[len(head) :].lower() for s in tree().unique_defined_syms if s.name.startswith(head)]
     for base in wanted:
         if base not in known:
             raise InputError(f"{where}: CONFIG_{BASE_LIST}: {unknown('base optimizer', base, known)}")
-    bools = {n[len(BASE_AXIS) + 1 :].lower() for n, v, _ in lines if n.startswith(BASE_AXIS + "_") and v == "y"}
-    if wanted and bools and bools != set(wanted):
+    bools = {n[len(head) :].lower() for n, v, _ in lines if n.startswith(head) and v == "y"}
+    if not wanted:
+        return lines
+    if bools and bools != set(wanted):
         raise InputError(
             f"{where}: CONFIG_{BASE_LIST}={value!r} disagrees with CONFIG_{BASE_AXIS}_*, "
             f"which sets {', '.join(sorted(bools))}: keep one of the two"
         )
-    return lines + [(f"{BASE_AXIS}_{base.upper()}", "y", where) for base in wanted]
+    return lines + [(head + base.upper(), "y" if base in wanted else "n", where) for base in known]
 
 
 def apply(base: Mapping[str, str] | None, lines: Iterable[tuple[str, str, str]]) -> Config:
@@ -76,7 +76,7 @@ def apply(base: Mapping[str, str] | None, lines: Iterable[tuple[str, str, str]])
     final: dict[str, tuple[str, str]] = {}
     chosen: dict[object, str] = {}
     for name, value, where in lines:
-        refuse_newline(name, value)
+        refuse_unwritable(name, value)
         sym = _symbol(name, where)
         if sym.choice and value == "y":
             other = chosen.setdefault(sym.choice, name)
@@ -147,8 +147,7 @@ def _assign(values: Mapping[str, str]) -> None:
 def _extract(origin: Mapping[str, str]) -> Config:
     values, kinds = {}, {}
     for sym in tree().unique_defined_syms:
-        # A bool that is off because its dependencies are off is no member a user could see.
-        if sym.config_string and not (sym.orig_type == kconfiglib.BOOL and sym.str_value == "n" and not sym.visibility):
+        if sym.config_string:  # empty where its dependencies are off
             values[sym.name], kinds[sym.name] = sym.str_value, KINDS[sym.orig_type]
     return Config(values, kinds, origin)
 
@@ -169,12 +168,15 @@ def _near(name: str) -> list[kconfiglib.Symbol]:
 def _survived(sym: kconfiglib.Symbol, value: str, where: str) -> None:
     if sym.str_value == value:
         return
+    if not any(node.prompt for node in sym.nodes):
+        raise InputError(f"{where}: CONFIG_{sym.name}={value} is refused: it is a fact ({sym.str_value}), no setting")
     if not sym.visibility:
         names = sorted({s.name for s in kconfiglib.expr_items(sym.direct_dep) if isinstance(s, kconfiglib.Symbol)})
         state = ", ".join(f"{n}={tree().syms[n].str_value}" for n in names if n in tree().syms)
         expr = kconfiglib.expr_str(sym.direct_dep)
         raise InputError(f"{where}: CONFIG_{sym.name}={value} is dropped: it depends on {expr} (now {state})")
-    raise InputError(f"{where}: CONFIG_{sym.name}={value} is refused: {_wanted(sym)}")
+    why = "a choice needs a member: set another one to y" if sym.choice and value == "n" else _wanted(sym)
+    raise InputError(f"{where}: CONFIG_{sym.name}={value} is refused: {why}")
 
 
 def _wanted(sym: kconfiglib.Symbol) -> str:

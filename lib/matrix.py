@@ -8,7 +8,6 @@ also with each variant. Impossible pairs are left out with a reason; an axis mem
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
 
 from lib.config import Config, InputError
 from lib.optim.adamwprune import DEFAULT_BASE
@@ -16,6 +15,7 @@ from lib.optim.base import OPTIMIZERS
 from lib.prune.base import PRUNERS, PruningOptions
 from lib.prune.importance import IMPORTANCE
 from lib.prune.state import DEFAULT_VARIANT
+from lib.rundir import OWN
 from lib.spec import RunSpec, identify
 
 RUN_ID = re.compile(r"[a-z0-9_.-]+")
@@ -92,15 +92,15 @@ def read_sparsities(config: Config) -> list[float]:
     found = []
     for part in _parts(config.get("TARGET_SPARSITY", "")):
         try:
-            value = Decimal(part)
-        except InvalidOperation:
-            value = Decimal("NaN")
-        if not Decimal(0) < value < Decimal(1):
+            value = float(part)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < 1:
             raise InputError(
                 f"{config.where('TARGET_SPARSITY')}: {part!r} is no sparsity: give shares above 0 and below 1, "
                 f'such as "0.5,0.7,0.9" (without pruning, the method none is sparsity 0)'
             )
-        found.append(float(value))
+        found.append(value)
     return _distinct(config, "TARGET_SPARSITY", found)
 
 
@@ -116,7 +116,7 @@ def read_seeds(config: Config) -> list[int]:
     if "," in text and numbers and min(numbers) >= 0:
         return _distinct(config, "SEEDS", numbers)
     raise InputError(
-        f'{config.where("SEEDS")}: give a count of at least 1, such as 3 (seeds 0, 1, 2), or a list: "4,7"'
+        f'{config.where("SEEDS")}: give a count from 1 to 10000, such as 3 (seeds 0, 1, 2), or a list: "4,7"'
     )
 
 
@@ -163,10 +163,10 @@ def impossible(s: RunSpec, distribution: str) -> str | None:
 
 def check_used(axes: Axes, specs: list[RunSpec], left_out: list[str]) -> None:
     """Every member of every axis must end in a run."""
-    members = [
+    members = [  # variants first: where one is impossible, it is the reason that its optimizer and method have no run
+        ("ADAMWPRUNE_VARIANT", axes.variants, {s.adamwprune_variant for s in specs}),
         ("OPTIMIZER", axes.optimizers, {s.optimizer for s in specs}),
         ("PRUNING_METHOD", axes.methods, {s.pruning_method for s in specs}),
-        ("ADAMWPRUNE_VARIANT", axes.variants, {s.adamwprune_variant for s in specs}),
         ("ADAMWPRUNE_BASE", axes.bases, {s.adamwprune_base for s in specs}),
     ]
     for axis, wanted, used in members:
@@ -192,6 +192,8 @@ def name(config: Config, axes: Axes, specs: list[RunSpec]) -> list[RunSpec]:
         raise InputError(f"{config.where('RUN_ID')} names one run, and this matrix has {len(named)}: clear RUN_ID")
     if not RUN_ID.fullmatch(given) or given.startswith("."):
         raise InputError(f"{config.where('RUN_ID')}: use lower-case letters, digits, '_', '.' and '-'")
+    if given in OWN:
+        raise InputError(f"{config.where('RUN_ID')}: the matrix itself writes {', '.join(OWN)}: take another name")
     return [replace(named[0], id=given)]
 
 
@@ -204,8 +206,9 @@ def defaults(axes: Axes) -> Iterator[str]:
 
 
 def pin(config: Config, spec: RunSpec) -> Config:
-    """The config narrowed to one run: `expand(pin(config, spec)) == [spec]`."""
-    values = {"RUN_ID": spec.id, "SEEDS": f"{spec.seed},"}
+    """The config narrowed to one run: `expand(pin(config, spec)) == [spec]`. RESULTS is cleared: it says where the
+    matrix was written, and would stop the run from being repeated."""
+    values = {"RUN_ID": spec.id, "SEEDS": f"{spec.seed},", "RESULTS": ""}
     values["TARGET_SPARSITY"] = repr(spec.target_sparsity) if spec.target_sparsity else ""
     chosen = {
         "MODEL": spec.model,

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping
 
 from lib import kconfig
-from lib.config import Config, InputError, refuse_newline
+from lib.config import Config, InputError, refuse_unwritable
 
 NAMES = ("EPOCHS", "SEEDS", "MAX_ITERS", "DATA_DIR", "RESULTS", "SET")
 PREFIX = "OVERRIDE_"
@@ -23,7 +23,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]
     for name, value in found.items():
         if not value.strip():
             raise InputError(f"{name}= is given but empty: give it a value or leave it out")
-        refuse_newline(name, value)
+        refuse_unwritable(name, value)
     return found
 
 

@@ -19,7 +19,7 @@ T = TypeVar("T")
 def unknown(kind: str, name: str, known: list[str]) -> InputError:
     """The error for a name that is not in `known`: it lists the near names, then all of them."""
     near = get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    hint = f"; did you mean {' or '.join(near)}?" if near else "."
     return InputError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known) or 'none'}.")
 
 

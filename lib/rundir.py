@@ -33,6 +33,8 @@ from lib.spec import RunSpec
 SCHEMA = 1
 ROOT = Path(__file__).resolve().parent.parent
 PATTERN = "test_matrix_results_*"
+# What a results directory holds beside its runs.
+OWN = ("config", "provenance.json", "all_results.json", "summary_report.txt", "report.md", "report.html", "graphs")
 
 
 class RunDir:
@@ -115,9 +117,11 @@ def new_root(results: str, config: Config) -> Path:
 
 
 def place(results: str) -> Path:
-    """A results directory as the user names it: relative to where they stand, else to the repository."""
-    path = Path(results).expanduser()
-    return path if path.is_absolute() else ROOT / path
+    """A directory as the user names it: a relative one is relative to the repository, not to where they stand."""
+    try:
+        return ROOT / Path(results).expanduser()
+    except RuntimeError:  # ~user of a user that is not there
+        raise InputError(f"{results}: there is no such home directory") from None
 
 
 def find_root(results: str = "") -> Path:

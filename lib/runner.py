@@ -12,10 +12,11 @@ from lib.data.base import DATASETS, MissingData
 from lib.executor.base import EXECUTORS, ExecutorOptions, Job
 from lib.matrix import Plan, pin
 from lib.matrix import plan as make_plan
+from lib.monitor.client import MonitorOptions
 from lib.optim.base import OPTIMIZERS
 from lib.prune.base import PRUNERS, PruningOptions
 from lib.prune.schedule import schedule
-from lib.rundir import ROOT, RunDir, checked, new_root, newest
+from lib.rundir import ROOT, RunDir, checked, new_root, newest, place
 from lib.spec import RunSpec
 
 # What every run imports, and a data set's own; a fork inherits them.
@@ -30,7 +31,8 @@ class Failures(Exception):
 def check(config: Config) -> Plan:
     """Expand, and make everything that can be wrong with a run wrong now: settings, schedules."""
     plan = make_plan(config)
-    config.read(hyper.Training)
+    for options in (hyper.Training, MonitorOptions, ExecutorOptions):
+        config.read(options)
     for spec in plan.specs:
         lengths(config, spec)
         for options in OPTIMIZERS[spec.optimizer].options:
@@ -141,7 +143,7 @@ def prepare(config: Config) -> Path:
 
 def require_data(config: Config, plan: Plan) -> None:
     """Every data set of the plan is there and whole, or is downloaded now."""
-    folder = ROOT / Path(config["DATA_DIR"]).expanduser()
+    folder = place(config["DATA_DIR"])
     for name in dict.fromkeys(s.dataset for s in plan.specs):
         try:
             DATASETS[name].check(folder)

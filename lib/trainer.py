@@ -139,14 +139,14 @@ class Trainer:
         epoch = len(self.epochs) + 1
         self.monitor.phase("train")
         begun = time.perf_counter()
-        loss, steps = self._train(epoch)
+        loss = self._train(epoch)
         train_s = time.perf_counter() - begun
         self.monitor.phase("evaluate")
         row = {
             "event": "epoch",
             "epoch": epoch,
             "step": self.step,
-            "train_loss": loss / steps,
+            "train_loss": loss,
             "lr": self.optimizer.param_groups[0]["lr"],
             "target_sparsity": self.schedule.asked(self.step),
             "sparsity": self.sparsity(),
@@ -164,10 +164,11 @@ class Trainer:
         self.monitor.phase("checkpoint")
         self._checkpoint(row)
 
-    def _train(self, epoch: int) -> tuple[float, int]:
-        """One epoch, or what is left of the run; the summed loss (fetched once, at the end) and the steps made."""
+    def _train(self, epoch: int) -> float:
+        """One epoch, or what is left of the run; its mean loss, fetched once, at the end. A step whose loss is not
+        finite changes nothing and is counted elsewhere, so it is left out of the mean."""
         self.order.manual_seed(derive(self.spec.seed, f"order/{epoch}"))
-        total, first = torch.zeros((), device=self.device), self.step
+        total, counted = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         for batch in self.task.batches(self.data, self.recipe.batch_size, self.order):
             if self.step == self.length.steps:
                 break
@@ -181,14 +182,17 @@ class Trainer:
             loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-            total += loss.detach()
+            loss = loss.detach()
+            total += loss.nan_to_num(0.0, 0.0, 0.0)
+            counted += loss.isfinite()
             if self.optimizer.skipped_in_a_row >= DIVERGED_AFTER:
                 raise Diverged(
                     f"{DIVERGED_AFTER} steps in a row had gradients that are not finite, to step {self.step}"
                 )
         if self.pruner and self.step == self.length.steps:
             self.pruner.on_updated()  # an event that met only skipped steps is still owed
-        return float(total), self.step - first
+        total, counted = torch.stack([total, counted]).tolist()
+        return total / counted if counted else math.nan
 
     def _evaluate(self) -> dict:
         row = {}
@@ -218,7 +222,7 @@ class Trainer:
 
     def _checkpoint(self, row: dict) -> None:
         """Last, complete; and best, only among evaluations at the final sparsity, by validation accuracy."""
-        final = not self.schedule.events or self.step >= self.schedule.events[-1][0]
+        final = not self.pruner or self.pruner.finished
         accuracy = row["validation_accuracy"]
         if final and accuracy is not None and (self.best is None or accuracy > self.best["validation_accuracy"]):
             self.best = row

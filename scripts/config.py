@@ -6,12 +6,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import lib  # noqa: E402
+
 try:
     from lib import kconfig
     from lib.config import InputError, write_atomic
     from lib.registry import unknown
 except ModuleNotFoundError as e:
-    sys.exit(f"error: the package {e.name} is missing in {sys.executable}: `make venv` installs what is needed")
+    sys.exit(lib.missing(e))
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / ".config"
@@ -34,7 +36,7 @@ def preset(name: str) -> Path:
 def replace(config) -> None:
     """Write .config; the one before stays as .config.old."""
     if CONFIG.exists():
-        write_atomic(CONFIG.with_name(".config.old"), CONFIG.read_text())
+        CONFIG.with_name(".config.old").write_bytes(CONFIG.read_bytes())
     config.write(CONFIG)
 
 
@@ -47,9 +49,8 @@ def menu(style: str) -> None:
     if not CONFIG.exists():
         kconfig.load(preset(DEFAULT)).write(CONFIG)
     # kconfiglib would ignore bare strings and drop unmet lines without a word: check and rewrite first.
-    before = CONFIG.read_text()
     config = kconfig.load(CONFIG)
-    if config.text() != before:
+    if config.text() != CONFIG.read_text():
         replace(config)
     if not sys.stdin.isatty() or not sys.stdout.isatty():
         raise InputError(f'{style} needs a terminal; edit .config by hand, or use SET="NAME=value"')

@@ -6,13 +6,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import lib  # noqa: E402
+
 try:
     from lib import kconfig, matrix, overrides
     from lib.config import InputError
     from lib.data.base import DATASETS, MissingData
-    from lib.rundir import ROOT
+    from lib.rundir import ROOT, place
 except ModuleNotFoundError as e:
-    sys.exit(f"error: the package {e.name} is missing in {sys.executable}: `make venv` installs what is needed")
+    sys.exit(lib.missing(e))
 
 
 def fetch(name: str, folder: Path) -> None:
@@ -29,17 +31,22 @@ def fetch(name: str, folder: Path) -> None:
     print(f"{record.title}: {'embedded' if record.embedded else f'complete in {folder}'}")
 
 
+def configured():
+    path = ROOT / ".config"
+    if not path.exists():
+        path = ROOT / "defconfigs" / "quickstart"
+    return overrides.apply(kconfig.load(path), overrides.from_environment())
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--data-dir")
     args = parser.parse_args()
     try:
-        path = ROOT / ".config"
-        if not path.exists():
-            path = ROOT / "defconfigs" / "quickstart"
-        config = overrides.apply(kconfig.load(path), overrides.from_environment())
-        folder = ROOT / Path(args.data_dir or config["DATA_DIR"]).expanduser()
+        # A run that names its data set and folder must not fail over a .config that it never asked for.
+        config = None if args.names and args.data_dir else configured()
+        folder = place(args.data_dir or config["DATA_DIR"])
         for name in args.names or dict.fromkeys(s.dataset for s in matrix.expand(config)):
             fetch(name, folder)
     except InputError as e:

@@ -12,12 +12,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import lib  # noqa: E402
+
 try:
     from lib import overrides, report, results
     from lib.config import InputError
     from lib.rundir import ROOT, checked, find_root, write_json
 except ModuleNotFoundError as e:
-    sys.exit(f"error: the package {e.name} is missing in {sys.executable}: `make venv` installs what is needed")
+    sys.exit(lib.missing(e))
 
 BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PRIVATE = ("host",)

@@ -6,12 +6,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import lib  # noqa: E402
+
 try:
     from lib import kconfig, overrides, runner
     from lib.config import InputError
     from lib.rundir import ROOT, find_root
 except ModuleNotFoundError as e:
-    sys.exit(f"error: the package {e.name} is missing in {sys.executable}: `make venv` installs what is needed")
+    sys.exit(lib.missing(e))
 
 DEFAULT = "quickstart"
 

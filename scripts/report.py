@@ -6,13 +6,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import lib  # noqa: E402
+
 try:
     from lib import overrides, report, results, runner
     from lib.config import InputError
     from lib.figure.base import render_all
     from lib.rundir import find_root
 except ModuleNotFoundError as e:
-    sys.exit(f"error: the package {e.name} is missing in {sys.executable}: `make venv` installs what is needed")
+    sys.exit(lib.missing(e))
 
 
 def main() -> int:

@@ -57,13 +57,18 @@ def schedule(options, target: float, total: int, scale: float = 1.0, resets=None
         frequency = max(1, min(round(50 * scale), ramp // 10))
     shape = SHAPES[options.pruning_schedule]
     steps = sorted({*range(warmup + frequency, ramp_end, frequency), ramp_end})
-    steps = _avoid(steps, resets, total)
-    events = [(t, target * shape(min(1.0, (t - warmup) / ramp))) for t in steps[:-1]] + [(steps[-1], target)]
-    rising = [e for i, e in enumerate(events) if e[1] > max((s for _, s in events[:i]), default=0.0)]
-    return Schedule(tuple(rising), warmup, ramp_end, frequency, options.pruning_schedule, target)
+    *before, last = _avoid(steps, resets)
+    events: list[tuple[int, float]] = []
+    for t in before:
+        share = target * shape((t - warmup) / ramp)
+        # Rounding can bring a share next to the ramp's end up to the target, which belongs to the last event.
+        if (events[-1][1] if events else 0.0) < share < target:
+            events.append((t, share))
+    events.append((last, target))
+    return Schedule(tuple(events), warmup, ramp_end, frequency, options.pruning_schedule, target)
 
 
-def _avoid(steps: list[int], resets, total: int) -> list[int]:
+def _avoid(steps: list[int], resets) -> list[int]:
     """Keep events away from the steps after a momentum reset, whose scores would be all but 0: an event due on a reset
     step goes right before it, one due while the moments recover waits, and the last goes before the reset it meets."""
     if resets is None:

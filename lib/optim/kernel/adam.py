@@ -77,6 +77,7 @@ class Adam(Base):
 
     def update(self, group, params, grads):
         spam, step = self.spam, group["step"]
+        grads = [g.float() for g in grads]  # the moments' dtype; the same tensor where it is float32 already
         states = [self.state[p] for p in params]
         adam_update(
             params,

@@ -49,6 +49,15 @@ class Base(torch.optim.Optimizer):
             if torch.is_tensor(value) and value.shape == p.shape:
                 value.masked_fill_(where, 0)
 
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As torch's, but what is remembered keeps its dtype: torch casts it to the weight's, and a bf16 second moment
+        never decays."""
+        super().load_state_dict(state_dict)
+        params = [p for group in self.param_groups for p in group["params"]]
+        for i, saved in state_dict["state"].items():
+            here = params[i].device
+            self.state[params[i]] = {k: v.to(here, copy=True) if torch.is_tensor(v) else v for k, v in saved.items()}
+
     @torch.no_grad()
     def step(self, closure=None):
         loss = None

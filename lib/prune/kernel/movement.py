@@ -18,14 +18,15 @@ class Movement(Pruner):
     def attach(self, optimizer):
         super().attach(optimizer)
         optimizer.on_gradients.append(self.accumulate)
-        self.lr = {p: g for g in optimizer.param_groups for p in g["params"]}
 
     @torch.no_grad()
     def accumulate(self):
+        # Looked up each time: loading the optimizer's state replaces its groups.
+        lr = {p: group["lr"] for group in self.optimizer.param_groups for p in group["params"]}
         for name, p in self.weights:
             if p.grad is not None:
                 dense = torch.where(self.keep[name], p, self.frozen[name])
-                self.scores[name].addcmul_(dense, p.grad, value=-self.lr[p]["lr"])
+                self.scores[name].addcmul_(dense, p.grad, value=-lr[p])
 
     def live_scores(self, name, p):
         return self.scores[name]

@@ -64,16 +64,22 @@ class Pruner:
     @torch.no_grad()
     def on_updated(self) -> None:
         """Run the last event that is due; an event that met a skipped step is made up for here."""
-        events = self.plan.schedule.events
-        due = [i for i in range(self.next_event, len(events)) if events[i][0] <= self.optimizer.calls]
+        events, due = self.plan.schedule.events, None
+        while not self.finished and events[self.next_event][0] <= self.optimizer.calls:
+            due = events[self.next_event]
+            self.next_event += 1
         if due:
-            self.next_event = due[-1] + 1
-            self.event(events[due[-1]][1])
+            self.event(due[1])
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last event is over, so that the sparsity is the target's."""
+        return self.next_event == len(self.plan.schedule.events)
 
     def event(self, share: float) -> None:
         """Prune to exactly round(share * N) weights."""
         scores = [self.live_scores(n, p) for n, p in self.weights]
-        if not any(bool((s[s.isfinite()] != 0).any()) for s in scores):
+        if not any(bool(((s != 0) & (s != float("-inf"))).any()) for s in scores):
             raise ValueError(f"at step {self.optimizer.calls} every pruning score is 0, so there is nothing to go by")
         chosen = self.select(scores, share)
         before = self.count()
@@ -112,7 +118,7 @@ class Pruner:
         after = self.count()
         layers = {n: 1 - self.keep[n].float().mean().item() for n, _ in self.weights}
         warnings = [f"layer {n} is pruned entirely" for n, _ in self.weights if not self.keep[n].any()]
-        if chosen.ties > TIE_WARNING * self.total:
+        if chosen.ties > max(1, TIE_WARNING * self.total):
             warnings.append(f"{chosen.ties} of {self.total} weights have the threshold's score: position decided")
         self.plan.record(
             {

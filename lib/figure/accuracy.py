@@ -1,0 +1,94 @@
+"""Accuracy over training, a figure an optimizer."""
+
+from collections.abc import Iterator
+
+from lib.figure.base import Family, Setting, Skip, families, figure
+from lib.figure.draw import (
+    COLUMNS,
+    arm_style,
+    arms,
+    curve,
+    entry,
+    line_legend,
+    outer,
+    padded,
+    page,
+    panel_columns,
+    panels,
+    small_title,
+    whole_epochs,
+)
+from lib.figure.memory import about_seeds
+from lib.results import Results
+
+AXIS = "pruning_method"
+OTHERS = "#d0d0d0"
+LATE = 0.8  # of the epochs: what the closer view is scaled to
+UNRECORDED = "no accuracy was recorded over epochs (FULL_TRAIN holds nothing out)"
+
+
+def by_optimizer(results: Results) -> Iterator[tuple[str, Family]]:
+    for family in families(results):
+        for optimizer in family.results.by("optimizer"):
+            yield optimizer, family.of(optimizer=optimizer)
+
+
+def split(family: Family) -> str | None:
+    """The data on which every run has an accuracy at every epoch: validation, else test, else None."""
+    epochs = [e for r in family.results for e in r.epochs]
+    whole = (s for s in ("validation", "test") if all(e.get(f"{s}_accuracy") is not None for e in epochs))
+    return next(whole, None)
+
+
+@figure("accuracy_evolution")
+def accuracy_evolution(results: Results):
+    skipped = True
+    for optimizer, family in by_optimizer(results):
+        if split(family):
+            skipped = False
+            yield f"{optimizer}_accuracy_evolution{family.suffix}", evolution(optimizer, family, split(family))
+    if skipped:
+        raise Skip(UNRECORDED)
+
+
+def evolution(optimizer: str, family: Family, data: str):
+    """Few arms: the whole range above, and a closer view below. Many: the closer view alone."""
+    found, title = arms(family), f"{optimizer}: {data} accuracy over training"
+    views = 2 if len(found) <= COLUMNS else 1
+    across = panel_columns(len(found))
+    down = -(-len(found) // across)
+    cut = "The closer view" if views > 1 else "The axis"
+    note = f"{cut} is scaled to the last 20% of epochs; what is lower is cut off"
+    heading, handles = line_legend(family)
+    handles += [entry("the others", color=OTHERS, linestyle="solid", linewidth=1)] if views == 1 else []
+    size = max(7, 3.6 * across), 2.3 * views * down + 0.5
+    fig = page(*size, title, family.foot(note, *about_seeds(family)), [(heading, handles)])
+    grid = fig.add_gridspec(views * down, across)
+    for view in range(views):
+        axes = panels(fig, grid[view * down : (view + 1) * down, :].subgridspec(down, across), len(found))
+        closer = view == views - 1
+        means = draw(axes, found, family, f"{data}_accuracy", context=views == 1)
+        if closer:
+            axes[0].set_ylim(late(means))
+        for ax, name in zip(axes, found, strict=True):
+            small_title(ax, name.removeprefix(f"{optimizer} ") + (", closer" if closer and views > 1 else ""))
+        outer(axes, "epoch" if closer else "", f"{data} accuracy, %")
+    return fig
+
+
+def draw(axes: list, found: dict, family: Family, field: str, context: bool) -> list[list[float]]:
+    """Every arm in its panel, with `context` before a seed of all the others. Returns the means."""
+    hues, means = family.hues(AXIS), []
+    for ax, settings in zip(axes, found.values(), strict=True):
+        for s in (s for s in family.settings if context and s not in settings):
+            curve(ax, Setting(s.runs[:1]), lambda e: e[field], color=OTHERS, linewidth=0.7, zorder=1)
+        for s in settings:
+            style = arm_style(family, s, settings, hues, AXIS)
+            means.append(curve(ax, s, lambda e: e[field], **style))
+        whole_epochs(ax)
+    return means
+
+
+def late(means: list[list[float]]) -> tuple[float, float]:
+    low, high = padded([v for m in means for v in m[int(LATE * len(m)) :]], 0.08, 2e-3)
+    return max(low, 0.0), min(high, 100.3)

@@ -1,0 +1,134 @@
+"""Memory of every run: over its time, mean and peak, and against accuracy."""
+
+from lib.figure.base import Family, families, figure, marker
+from lib.figure.draw import (
+    FAINT,
+    SEEDS,
+    arm_style,
+    arms,
+    each_row,
+    fill,
+    hue_legend,
+    line_legend,
+    marker_legend,
+    number,
+    outer,
+    padded,
+    page,
+    panel_columns,
+    panels,
+    row_axis,
+    rows_height,
+    seeds,
+    shade_legend,
+    small_title,
+)
+from lib.results import Results, Run
+
+POINTS = 600  # of a line over time; more cannot be seen
+TRAINING = ("train", "evaluate", "checkpoint")  # the monitor's phases between the first step and the last
+MEAN, PEAK, ACCURACY = "gpu_memory_mean", "gpu_memory_max", "test_accuracy_last"
+
+
+def in_mib(family: Family, what: str) -> str:
+    return f"{family.source}, MiB, {what} over training"
+
+
+def about_seeds(family: Family) -> list[str]:
+    return [SEEDS] if len(family.seeds) > 1 else []
+
+
+@figure("gpu_memory_comparison")
+def gpu_memory_comparison(results: Results):
+    for family in families(results, MEAN):
+        legends = [hue_legend(family, "optimizer"), shade_legend(family)]
+        foot = family.foot(*about_seeds(family))
+        fig = page(10.5, rows_height(family, "optimizer"), "Memory of every run, mean and peak", foot, legends)
+        left, right = fig.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
+        both(left, family)
+        span(right, family)
+        yield f"gpu_memory_comparison{family.suffix}", fig
+
+
+def both(ax, family: Family) -> None:
+    """Mean and peak of every setting as bars from zero, the peak behind."""
+    for y, s, hue in each_row(family, "optimizer"):
+        mean, peak = s.mean(MEAN), s.mean(PEAK)
+        ax.barh(y, peak, height=0.74, color="#e2e2e2", edgecolor="#999999", linewidth=0.6)
+        ax.barh(y, mean, height=0.5, **fill(family, s.r, hue))
+        number(ax, peak, y, f"{mean:.1f} | {peak:.1f}", 4)
+    ax.set_xlim(0, 1.32 * max(s.mean(PEAK) for s in family.settings))
+    ax.set(title="From zero: mean (colour), peak (grey)", xlabel=in_mib(family, "mean and peak"))
+    row_axis(ax, family, "optimizer")
+
+
+def span(ax, family: Family) -> None:
+    """The same from mean to peak on an axis of its own, with every seed's mean."""
+    for y, s, hue in each_row(family, "optimizer"):
+        mean, peak = s.mean(MEAN), s.mean(PEAK)
+        ax.plot([mean, peak], [y, y], color=hue, linewidth=1.4, zorder=2)
+        ax.plot(peak, y, "|", color=hue, markersize=8, markeredgewidth=1.6, zorder=3)
+        ax.scatter(mean, y, s=34, zorder=4, **fill(family, s.r, hue))
+        seeds(ax, s.values(MEAN), y)
+    ax.set_xlim(padded([v for s in family.settings for v in s.values(MEAN) + [s.mean(PEAK)]], 0.05, 2e-3))
+    ax.set(title="Not from zero: mean (point), peak (stroke)", xlabel=in_mib(family, "mean and peak"))
+    ax.tick_params(axis="y", labelleft=False, length=0)
+    ax.grid(visible=True, axis="y")
+
+
+@figure("memory_vs_accuracy_scatter")
+def memory_vs_accuracy_scatter(results: Results):
+    for family in families(results, MEAN, ACCURACY):
+        legends = [hue_legend(family, "optimizer"), marker_legend(family), shade_legend(family)]
+        fig = page(8, 4.9, "Test accuracy against training memory", family.foot(*about_seeds(family)), legends)
+        scatter(fig.subplots(), family, 62)
+        yield f"memory_vs_accuracy_scatter{family.suffix}", fig
+
+
+def scatter(ax, family: Family, size: float) -> None:
+    """One point a run, or with several seeds one a setting with its seeds faint; the sparser, the darker and larger."""
+    for _, s, hue in each_row(family, "optimizer"):
+        shape, x, y = marker(family.results, s.r.pruning_method), s.values(MEAN), s.values(ACCURACY)
+        if len(s.runs) > 1:
+            ax.scatter(x, y, s=size / 3, marker=shape, color=hue, alpha=FAINT, linewidth=0, zorder=2)
+        area = size * (0.7 + 0.6 * family.level(s.r)) if s.r.target_sparsity else size
+        ax.scatter(s.mean(MEAN), s.mean(ACCURACY), s=area, marker=shape, zorder=3, **fill(family, s.r, hue))
+    ax.set(xlabel=in_mib(family, "mean"), ylabel="test accuracy of the last weights, %")
+    ax.set_xlim(padded([r.gpu_memory_mean for r in family.results], 0.05, 1e-3))
+    ax.set_ylim(padded([r.test_accuracy_last for r in family.results], 0.06, 2e-3))
+
+
+@figure("gpu_memory_timeline")
+def gpu_memory_timeline(results: Results):
+    for family in families(results, MEAN):
+        found = arms(family)
+        across = panel_columns(len(found))
+        down = -(-len(found) // across)
+        foot = family.foot("Strong between the dots: training; thin: loading before it, tests after it")
+        legends = [hue_legend(family, "optimizer"), line_legend(family)]
+        fig = page(max(7, 3.1 * across), 2.1 * down + 0.5, "Memory of every run over its time", foot, legends)
+        axes, hues = panels(fig, fig.add_gridspec(down, across), len(found)), family.hues("optimizer")
+        for ax, (name, settings) in zip(axes, found.items(), strict=True):
+            for s in settings:
+                for r in s.runs:
+                    timeline(ax, r, arm_style(family, s, settings, hues, "optimizer"))
+            small_title(ax, name)
+        outer(axes, "seconds from the run's start", f"{family.source}, MiB")
+        yield f"gpu_memory_timeline{family.suffix}", fig
+
+
+def timeline(ax, r: Run, style: dict) -> None:
+    samples = thinned(r.memory())
+    times, mib = [t for t, _, _ in samples], [m for _, _, m in samples]
+    inside = [i for i, (_, phase, _) in enumerate(samples) if phase in TRAINING]
+    first, last = inside[0], min(inside[-1] + 1, len(samples) - 1)
+    ax.plot(times, mib, color=style["color"], linewidth=0.7)
+    ax.plot(times[first : last + 1], mib[first : last + 1], **style | {"linewidth": 1.4})
+    ends = [times[first], times[last]], [mib[first], mib[last]]
+    ax.plot(*ends, "o", color=style["color"], markersize=3, zorder=style["zorder"])
+
+
+def thinned(samples: list) -> list:
+    """At most about POINTS samples: of each stretch the highest, so that no peak is lost."""
+    step = -(-len(samples) // POINTS)
+    return [max(samples[i : i + step], key=lambda s: s[2]) for i in range(0, len(samples), step)]

@@ -1,0 +1,90 @@
+"""Four panels a run: accuracy, loss, sparsity, time."""
+
+from lib.figure.base import PALETTE, Family, families, figure
+from lib.figure.draw import loss_axis, page, whole_epochs
+from lib.results import Results, Run
+
+VALIDATION, TRAIN, TEST = PALETTE[0], PALETTE[1], PALETTE[5]
+TIME = PALETTE[4]
+BAND = "#f1f1f1"  # from the first pruning event to the last
+
+
+@figure("run")
+def run(results: Results):
+    for family in families(results):
+        for r in family.results:
+            yield r.id, four(family, r)
+
+
+def four(family: Family, r: Run):
+    foot = family.alone(r).foot(*(["Shaded: from the first pruning event to the last"] if r.events else []))
+    fig = page(9.5, 5.2, r.id, foot, layout=None)
+    axes = fig.subplots(2, 2, sharex=True)
+    for ax, draw in zip(axes.flat, (accuracy, loss, sparsity, seconds), strict=True):
+        draw(ax, r)
+        if r.events:
+            ax.axvspan(epoch(r, r.events[0]), epoch(r, r.events[-1]), color=BAND, linewidth=0, zorder=0)
+        beside_title(ax)
+    for ax in axes[1]:
+        ax.set_xlabel("epoch")
+    axes[0, 0].set_xlim(0, 1.02 * epoch(r, r.epochs[-1]))
+    whole_epochs(axes[0, 0])
+    return fig
+
+
+def epoch(r: Run, row: dict) -> float:
+    """Where a row of metrics stands in epochs; a pruning event may be between two."""
+    return row["step"] / r.metrics[0]["steps_per_epoch"]
+
+
+def beside_title(ax) -> None:
+    """The legend above the panel, where it covers nothing."""
+    shown = len(ax.get_legend_handles_labels()[0])
+    ax.legend(
+        loc="lower right", bbox_to_anchor=(1, 0.985), ncols=shown, frameon=False, fontsize=7.5, borderaxespad=0.2,
+        handlelength=1.5, columnspacing=1.0, handletextpad=0.4,
+    )  # fmt: skip
+
+
+def line(ax, r: Run, field: str, hue: str, label: str, scale: float = 1) -> None:
+    found = [(epoch(r, e), scale * e[field]) for e in r.epochs if e.get(field) is not None]
+    if found:
+        few = "o" if len(found) <= 30 else None
+        ax.plot(*zip(*found, strict=True), color=hue, linewidth=1.4, marker=few, markersize=2.5, label=label)
+
+
+def accuracy(ax, r: Run) -> None:
+    line(ax, r, "validation_accuracy", VALIDATION, "validation")
+    line(ax, r, "test_accuracy", TRAIN, "test at each epoch")
+    if r.test_accuracy_last is not None:
+        end, last = epoch(r, r.epochs[-1]), r.test_accuracy_last
+        ax.plot(end, last, "D", color=TEST, markersize=5, label=f"test, last weights: {last:.2f}", zorder=4)
+    ax.set(title="Accuracy", ylabel="accuracy, %")
+
+
+def loss(ax, r: Run) -> None:
+    line(ax, r, "train_loss", TRAIN, "training")
+    line(ax, r, "validation_loss", VALIDATION, "validation")
+    loss_axis(ax)
+    ax.set_title("Loss")
+
+
+def sparsity(ax, r: Run) -> None:
+    """What was asked from event to event, and what the weights had at every epoch."""
+    asked = [(0.0, 0.0), *((epoch(r, e), 100 * e["target_sparsity"]) for e in r.events)]
+    asked.append((epoch(r, r.epochs[-1]), asked[-1][1]))
+    ax.step(*zip(*asked, strict=True), where="post", color=TRAIN, linewidth=2.4, label=f"asked: {asked[-1][1]:.2f}")
+    line(ax, r, "sparsity", VALIDATION, f"achieved: {100 * r.achieved_sparsity:.2f}", 100)
+    ax.set(title="Sparsity", ylabel="% of the prunable weights", ylim=(-4, 104))
+
+
+def seconds(ax, r: Run) -> None:
+    """Time of every epoch: training, and on top of it evaluation and checkpoints."""
+    ends = [e["elapsed_s"] for e in r.epochs]
+    whole = [b - a for a, b in zip([0.0, *ends], ends, strict=False)]
+    train, edges = [e["train_s"] for e in r.epochs], [0.0, *(epoch(r, e) for e in r.epochs)]
+    upper = [max(w, t) for w, t in zip(whole, train, strict=True)]
+    ax.stairs(upper, edges, baseline=train, fill=True, color="#bbbbbb", label="evaluation, checkpoints")
+    ax.stairs(train, edges, fill=True, color=TIME, label="training")
+    ax.set(title="Time", ylabel="seconds an epoch")
+    ax.set_ylim(bottom=0)

@@ -1,0 +1,186 @@
+"""SPAM against plain float64 code written from its definition, with spikes and resets; and each part on its own."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lib.optim.base import OPTIMIZERS, Resets
+from lib.optim.kernel.spam import Spam
+
+GRACE, WARMUP = 20, 150
+
+
+class Reference:
+    """Spike-Aware Adam with Momentum Reset, one array at a time."""
+
+    def __init__(self, w, theta, delta_t, decay, amsgrad, eps=1e-6):
+        self.w = w.astype(np.float64)
+        self.m, self.v, self.top = (np.zeros_like(self.w) for _ in range(3))
+        self.theta, self.delta_t, self.decay, self.amsgrad, self.eps = theta, delta_t, decay, amsgrad, eps
+        self.t = self.clipped = 0
+
+    def step(self, g, lr, beta1=0.9, beta2=0.999):
+        self.t += 1
+        t, since = self.t, self.t % self.delta_t
+        if since == 0:
+            self.m[:], self.v[:], self.top[:] = 0, 0, 0
+        g = g.astype(np.float64)
+        if t >= GRACE and since >= GRACE:
+            spike = (self.v > 0) & (g**2 > self.theta * self.v)
+            g = np.where(spike, np.sign(g) * np.sqrt(self.theta * self.v), g)
+            self.clipped += spike.sum()
+        self.w *= 1 - lr * self.decay
+        self.m = beta1 * self.m + (1 - beta1) * g
+        self.v = beta2 * self.v + (1 - beta2) * g**2
+        self.top = np.maximum(self.top, self.v)
+        root = np.sqrt((self.top if self.amsgrad else self.v) / (1 - beta2**t)) + self.eps
+        scale = 1.0
+        if t >= self.delta_t and since < WARMUP:
+            scale = 1 - 0.99 * (1 + math.cos(math.pi * since / WARMUP)) / 2
+        self.w -= lr * scale * (self.m / (1 - beta1**t)) / root
+
+
+@pytest.mark.parametrize(
+    "theta, delta_t, amsgrad",
+    [(5000.0, 500, False), (50.0, 500, False), (5000.0, 200, True), (50.0, 160, False), (10.0, 100, True)],
+)
+def test_against_plain_code(build, parameters, walk, theta, delta_t, amsgrad):
+    named = parameters()
+    options = {"adamwprune_amsgrad": True, "base": "adamwspam"} if amsgrad else {}
+    name = "adamwprune" if amsgrad else "adamwspam"
+    optimizer = build(name, named, spam_theta=theta, spam_delta_t=delta_t, **options)
+    plain = [Reference(p.detach().numpy(), theta, delta_t, 0.1 if p.ndim >= 2 else 0.0, amsgrad) for _, p in named]
+    noise = np.random.default_rng(0)
+
+    def spikes_then_reference(step, which, named):
+        for (_, p), reference in zip(named, plain, strict=True):
+            p.grad[torch.from_numpy(noise.random(p.shape) < 0.01)] *= 1e4
+            reference.step(p.grad.numpy(), optimizer.param_groups[0]["lr"])
+
+    for t in range(1, 701):
+        walk(1, (named, optimizer), first=t, before=spikes_then_reference)
+        if t % 25 == 0 or t % delta_t < 3:
+            for (name, p), reference in zip(named, plain, strict=True):
+                state = optimizer.state[p]
+                np.testing.assert_allclose(p.detach(), reference.w, rtol=2e-5, atol=2e-6, err_msg=f"{name}, step {t}")
+                np.testing.assert_allclose(state["exp_avg"], reference.m, rtol=1e-4, atol=1e-6)
+                np.testing.assert_allclose(state["exp_avg_sq"], reference.v, rtol=1e-4)
+                if amsgrad:
+                    np.testing.assert_allclose(state["max_exp_avg_sq"], reference.top, rtol=1e-4)
+    assert sum(r.clipped for r in plain) > 100
+
+
+@pytest.mark.parametrize("delta_t", [0, 160, 500])
+@pytest.mark.parametrize("theta", [50.0, 5000.0])
+def test_never_resetting_and_never_clipping_is_adamw(build, parameters, walk, theta, delta_t):
+    """Up to the first reset, and while nothing is a spike, SPAM is AdamW with its own eps, to the bit."""
+    ours, theirs = parameters(), parameters()
+    spam = build("adamwspam", ours, spam_theta=1e30, spam_delta_t=delta_t)
+    walk(159, (ours, spam), (theirs, build("adamw", theirs, adam_eps=1e-6)))
+    assert all(torch.equal(p, q) for (_, p), (_, q) in zip(ours, theirs, strict=True))
+
+
+def quiet(named, value=1e-3):
+    for _, p in named:
+        p.grad = torch.full_like(p, value)
+
+
+def test_a_spike_is_clipped_in_what_the_moments_see(build, parameters):
+    named = parameters(shapes=[(4, 4)])
+    p, optimizer = named[0][1], build("adamwspam", named, spam_theta=100.0)
+    for _ in range(30):
+        quiet(named)
+        optimizer.step()
+    m, v = (optimizer.state[p][k].clone() for k in ("exp_avg", "exp_avg_sq"))
+    quiet(named)
+    p.grad[1, 2], p.grad[3, 0] = 1e6, -1e6
+    optimizer.step()
+    limit = (100.0 * v).sqrt()
+    g = torch.full_like(p, 1e-3)
+    g[1, 2], g[3, 0] = limit[1, 2], -limit[3, 0]
+    torch.testing.assert_close(optimizer.state[p]["exp_avg"], m.lerp(g, 0.1))
+    torch.testing.assert_close(optimizer.state[p]["exp_avg_sq"], v * 0.999 + g * g * 0.001)
+
+
+@pytest.mark.parametrize("step, clipped", [(19, False), (20, True), (39, True), (40, False), (59, False), (60, True)])
+def test_no_clip_in_the_first_steps_and_after_a_reset(build, parameters, step, clipped):
+    named = parameters(shapes=[(4, 4)])
+    p, optimizer = named[0][1], build("adamwspam", named, spam_theta=100.0, spam_delta_t=40)
+    for _ in range(step - 1):
+        quiet(named)
+        optimizer.step()
+    quiet(named)
+    p.grad[0, 0] = 1.0
+    optimizer.step()
+    assert (optimizer.state[p]["exp_avg_sq"][0, 0] < 0.5e-3) == clipped
+
+
+def test_without_a_second_moment_there_is_no_spike(build, parameters):
+    """The first gradient that an element ever gets has nothing to be compared with."""
+    named = parameters(shapes=[(4, 4)])
+    p, optimizer = named[0][1], build("adamwspam", named, spam_theta=100.0)
+    for _ in range(40):
+        quiet(named)
+        p.grad[0] = 0.0
+        optimizer.step()
+    quiet(named)
+    p.grad[0] = 3.0
+    optimizer.step()
+    torch.testing.assert_close(optimizer.state[p]["exp_avg"][0], torch.full((4,), 0.3))
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_a_reset_forgets_everything_but_the_step(build, parameters, amsgrad):
+    named = parameters(shapes=[(4, 4), (4,)])
+    optimizer = build("adamwprune", named, base="adamwspam", spam_delta_t=40, adamwprune_amsgrad=amsgrad)
+    for t in range(1, 41):
+        quiet(named, 1.0 if t < 40 else 0.0)
+        optimizer.step()
+    for _, p in named:
+        assert len(optimizer.state[p]) == 2 + amsgrad
+        assert all(not value.any() for value in optimizer.state[p].values())
+    assert [g["step"] for g in optimizer.param_groups] == [40, 40]
+
+
+def test_the_decay_is_not_scaled_after_a_reset(build, parameters):
+    named = parameters(shapes=[(4, 4)])
+    p, optimizer = named[0][1], build("adamwspam", named, spam_delta_t=40, lr=0.1, decay=0.5)
+    for _ in range(40):
+        before = p.detach().clone()
+        quiet(named, 0.0)
+        optimizer.step()
+        torch.testing.assert_close(p.detach(), before * (1 - 0.1 * 0.5))
+
+
+def test_nothing_compounds_in_the_learning_rate(build, parameters):
+    """Over many resets the learning rate is what was set, and each step on a constant gradient has its closed form."""
+    named = parameters(shapes=[(2, 2)])
+    p, optimizer = named[0][1], build("adamwspam", named, spam_delta_t=160, decay=0.0, lr=1e-3)
+    for t in range(1, 10 * 160):
+        before = p.detach().clone()
+        quiet(named, 1.0)
+        optimizer.step()
+        since = t % 160
+        n = since + 1 if t >= 160 else t  # gradients in the moments
+        m, v = (1 - 0.9**n) / (1 - 0.9**t), (1 - 0.999**n) / (1 - 0.999**t)
+        scale = 1 - 0.99 * (1 + math.cos(math.pi * min(since, 150) / 150)) / 2 if t >= 160 else 1.0
+        want = 1e-3 * scale * m / (v**0.5 + 1e-6)
+        assert (before - p.detach()).mean().item() == pytest.approx(want, rel=0.02), t
+    assert [g["lr"] for g in optimizer.param_groups] == [1e-3]
+
+
+def test_the_scale_is_a_half_cosine():
+    spam = Spam(delta_t=500, warmup=WARMUP)
+    assert [spam.scale(t) for t in (1, 499, 650, 999)] == [1.0] * 4
+    assert spam.scale(500) == spam.scale(1000) == pytest.approx(0.01)
+    assert spam.scale(575) == pytest.approx(0.505)
+    rising = [spam.scale(t) for t in range(500, 651)]
+    assert rising == sorted(rising) and rising[-1] == 1.0
+
+
+def test_the_record_says_when_it_resets():
+    record = OPTIMIZERS["adamwspam"]
+    assert record.resets(lambda cls: cls(), "") == Resets(500, 150)
+    assert record.resets(lambda cls: cls(spam_delta_t=0), "") is None

@@ -1,0 +1,199 @@
+"""The command line of a model's train.py: a flag is an assignment in the same Kconfig, checked in the same way."""
+
+import dataclasses
+import json
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from lib import cli, kconfig, main
+from lib.matrix import expand
+from lib.rundir import OWN
+
+TASK = SimpleNamespace(name="lenet5")  # what is refused is refused before a task is asked for anything
+RUN_FILES = {"config", "spec.json", "metrics.jsonl", "monitor.jsonl", "checkpoint-last.pt", "checkpoint-best.pt"}
+RUN_FILES |= {"summary.json"}
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """main() takes SIGTERM over, which is a worker's own here."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def config(text: str):
+    return cli.parse("lenet5", text.split()).config
+
+
+def test_flagless_is_adamw_without_pruning_on_the_models_own_data():
+    [spec] = expand(config(""))
+    assert (spec.id, spec.dataset, spec.seed) == ("lenet5_adamw_none", "mnist", 0)
+
+
+def test_flags_name_the_run():
+    found = config("--optimizer adamwprune --pruning-method state --target-sparsity 0.7 --dataset digits --seed 5")
+    [spec] = expand(found)
+    assert spec.id == "lenet5_adamwprune_bitter7_state_70"
+    assert (spec.dataset, spec.adamwprune_base, spec.seed) == ("digits", "adamw", 5)
+    assert found["LENET5_BATCH_SIZE"] == "64"  # digits' own, as in a .config
+
+
+@pytest.mark.parametrize(
+    ("flags", "symbols"),
+    [
+        ("--epochs 3", {"LENET5_EPOCHS": "3"}),
+        ("--adam-lr 0.01 --clip-norm 1", {"LENET5_ADAM_LR": "0.01", "LENET5_CLIP_NORM": "1"}),
+        ("--lr-schedule constant", {"LENET5_LR_SCHEDULE_CONSTANT": "y", "LENET5_LR_SCHEDULE_COSINE": "n"}),
+        ("--device cpu --num-threads 1", {"DEVICE_CPU": "y", "NUM_THREADS": "1"}),
+        ("--optimizer adamwspam --spam-theta 50", {"OPTIMIZER_ADAMWSPAM": "y", "SPAM_THETA": "50"}),
+        ("--optimizer sgd --sgd-nesterov y", {"OPTIMIZER_SGD": "y", "SGD_NESTEROV": "y", "OPTIMIZER_ADAMW": "n"}),
+        ("--optimizer adamwprune --adamwprune-base adam", {"ADAMWPRUNE_BASE_ADAM": "y"}),
+        ("--optimizer adamwprune --adamwprune-amsgrad true", {"ADAMWPRUNE_AMSGRAD": "true"}),
+        ("--full-train y --monitor n", {"FULL_TRAIN": "y", "MONITOR": "n"}),
+        ("--pruning-method movement --target-sparsity 0.5 --pruning-ramp-end 50%", {"PRUNING_RAMP_END": "50%"}),
+        (
+            "--optimizer adamwprune --pruning-method state --target-sparsity .9 --adamwprune-variant bitter5_away",
+            {"ADAMWPRUNE_VARIANT_BITTER5_AWAY": "y", "TARGET_SPARSITY": ".9"},
+        ),
+    ],
+)
+def test_a_flag_is_an_assignment(flags, symbols):
+    found = config(flags)
+    assert {n: found[n] for n in symbols} == symbols
+
+
+def test_values_are_text():
+    found = cli.parse("lenet5", ["--data-dir", "$(shell touch x) `touch x` \"'", "--results", "a b"]).config
+    assert (found["DATA_DIR"], found["RESULTS"]) == ("$(shell touch x) `touch x` \"'", "a b")
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--optimizer adamv", "--optimizer: unknown optimizer 'adamv'; did you mean adam or adamw"),
+        ("--optimizer AdamW", "unknown optimizer 'AdamW'; did you mean adam or adamw"),
+        ("--pruning-method mangitude", "--pruning-method: unknown pruning method 'mangitude'; did you mean magnitude"),
+        ("--dataset cifar", "--dataset: unknown dataset 'cifar'. Known: mnist, digits."),
+        ("--adamwprune-variant bitter77", "unknown adamwprune variant 'bitter77'; did you mean bitter7"),
+        ("--device gpu", "--device: unknown device 'gpu'"),
+        ("--lr-schedule cosin", "--lr-schedule: unknown lr schedule 'cosin'; did you mean cosine"),
+        ("--epochs 0", "--epochs 0: CONFIG_LENET5_EPOCHS=0 is refused: give a whole number from 1 to"),
+        ("--epochs three", "--epochs three: CONFIG_LENET5_EPOCHS=three: give a whole number"),
+        ("--adam-lr -1", "CONFIG_LENET5_ADAM_LR='-1': give a finite number > 0"),
+        ("--monitor maybe", "--monitor maybe: CONFIG_MONITOR=maybe: give y or n"),
+        ("--seed -1", "--seed -1: give a whole number, 0 or more"),
+        ("--seed 1,2", "--seed 1,2: give a whole number, 0 or more"),
+        ("--spam-theta 50", "--spam-theta 50: CONFIG_SPAM_THETA=50 is dropped: it depends on OPTIMIZER_ADAMWSPAM"),
+        ("--adamwprune-base adam", "is dropped: it depends on OPTIMIZER_ADAMWPRUNE"),
+        ("--pruning-method state --target-sparsity 0.7", "state pairs only with adamwprune"),
+        ("--optimizer adamwprune --pruning-method movement --target-sparsity 0.7", "adamwprune x movement"),
+        ("--pruning-method movement", "TARGET_SPARSITY is empty, and movement needs it"),
+        ("--target-sparsity 0.7", "ends in no run: the only method is none"),
+        ("--pruning-method movement --target-sparsity 70", "'70' is no sparsity"),
+        ("--pruning-method movement --target-sparsity 0.5,0.7", "trains one lenet5 run, and this is a matrix of 2"),
+        ("--run somewhere --epochs 3", "--run says everything about a run: --epochs cannot be given beside it"),
+        ("--run somewhere --config x", "--run says everything about a run: --config cannot be given beside it"),
+        ("--config x --seed 3 --optimizer sgd", "--config says everything about a run: --optimizer, --seed cannot"),
+        ("--config nowhere", "cannot read nowhere: No such file"),
+        ("--run nowhere", "nowhere/config: No such file"),
+    ],
+)
+def test_what_is_refused(capsys, monkeypatch, tmp_path, flags, says):
+    monkeypatch.chdir(tmp_path)
+    # Should it not be refused, the results at least go nowhere near the checkout.
+    elsewhere = [] if "--run" in flags or "--config" in flags else ["--results", str(tmp_path / "results")]
+    assert main.main(TASK, [*flags.split(), *elsewhere]) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert captured.err.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flags", ["--epoch 3", "--optim sgd", "extra", "--epochs"])
+def test_flags_that_are_none(capsys, flags):
+    """Abbreviations too: --epoch would set another thing the day a longer flag appears."""
+    with pytest.raises(SystemExit) as e:
+        main.main(TASK, flags.split())
+    assert e.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_config_of_another_model_or_of_several_runs(capsys, tmp_path, quickstart):
+    quickstart.write(tmp_path / "config")
+    for task, says in [(TASK, "a matrix of 11"), (SimpleNamespace(name="resnet18"), "trains one resnet18 run")]:
+        assert main.main(task, ["--config", str(tmp_path / "config")]) == 2
+        assert says in capsys.readouterr().err
+
+
+def test_help_lists_every_setting():
+    text = cli.parser("lenet5").format_help()
+    for name, (cls, prefix) in cli.settings("lenet5").items():
+        assert f"{cli.flag(name)} " in text
+        prompt = kconfig.prompt((prefix + name).upper())
+        field = next(f for f in dataclasses.fields(cls) if f.name == name)
+        if not field.metadata.get("choice"):
+            assert prompt, name
+            assert " ".join(prompt.split()) in " ".join(text.split())
+    for axis in cli.AXES:
+        head = "LENET5_DATASET" if axis == "dataset" else axis.upper()
+        assert cli.flag(axis) in text
+        assert cli.members(head)
+        assert " | ".join(cli.members(head)) in " ".join(text.split())
+
+
+def test_every_flag_has_one_meaning():
+    """A setting of a recipe and one of an optimizer may not share a name: the flag would set either."""
+    names = [f.name for _, (cls, _) in cli.settings("lenet5").items() for f in dataclasses.fields(cls)]
+    owners = {
+        n: {c for c, _ in cli.settings("lenet5").values() if n in {f.name for f in dataclasses.fields(c)}}
+        for n in names
+    }
+    assert {n for n, classes in owners.items() if len(classes) > 1} == set()
+
+
+def test_train_py_as_a_user_gives_it(repo):
+    """From its own folder; results stand at the root, and are what the same run of a matrix writes."""
+    graphs = repo.path / "lib" / "figure" / "Kconfig"
+    graphs.write_text(graphs.read_text().replace("default y", "default n"))  # drawing takes longer than the runs
+    flags = "--optimizer adamwprune --pruning-method state --target-sparsity 0.7 --dataset digits --max-iters 3"
+    more = ["--num-threads", "1", "--data-dir", "$(touch x) `touch x`"]
+    done = repo.script("train.py", *flags.split(), *more, cwd="lenet5")
+    assert done.returncode == 0, done.stderr
+    [alone] = repo.path.glob("test_matrix_results_*")
+    assert f"results: {alone}" in done.stdout
+    run = alone / "lenet5_adamwprune_bitter7_state_70"
+    assert {p.name for p in run.iterdir()} >= RUN_FILES
+    assert json.loads((run / "summary.json").read_text())["steps"] == 3
+
+    axes = "MODEL_LENET5 LENET5_DATASET_DIGITS OPTIMIZER_ADAMWPRUNE PRUNING_METHOD_STATE"
+    repo.config.write_text("".join(f"CONFIG_{n}=y\n" for n in axes.split()) + 'CONFIG_TARGET_SPARSITY="0.7"\n')
+    made = repo.make("run", "MAX_ITERS=3", "RESULTS=made", "SET=NUM_THREADS=1 'DATA_DIR=$(touch x) `touch x`'")
+    assert made.returncode == 0, made.stderr
+    matrix = repo.path / "made"
+    assert {p.name for p in (matrix / run.name).iterdir()} - {"output.log"} == {p.name for p in run.iterdir()}
+    assert {p.name for p in matrix.iterdir()} == {p.name for p in alone.iterdir()}
+    assert {p.name for p in matrix.iterdir() if p.name != run.name} <= set(OWN)
+    assert not list(repo.path.rglob("x"))
+
+    again = repo.script("lenet5/train.py", "--config", str(matrix / run.name / "config"))
+    assert again.returncode == 0, again.stderr
+    third = max(repo.path.glob("test_matrix_results_*"))
+    assert third != alone
+    summaries = [json.loads((d / run.name / "summary.json").read_text()) for d in (matrix, third)]
+    exact = ("final_loss", "final_accuracy", "test_accuracy_last", "achieved_sparsity", "data_hash", "steps")
+    assert [summaries[0][k] for k in exact] == [summaries[1][k] for k in exact]
+
+
+def test_train_py_says_what_is_wrong(repo):
+    done = repo.script("train.py", "--optimizer", "adamv", cwd="lenet5")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: --optimizer: unknown optimizer 'adamv'; did you mean adam or adamw")
+
+
+def test_train_py_as_a_module(repo):
+    done = repo.script("-m", "lenet5.train", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--pruning-ramp-end" in done.stdout

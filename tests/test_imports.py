@@ -1,0 +1,178 @@
+"""Who may import whom, read from the sources: layers, torch, foreign packages, siblings.
+
+And what the table is for: every preset is planned, and every report and figure module imported, with torch blocked.
+"""
+
+import ast
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from lib.rundir import ROOT
+
+# Rooms of lib by layer; a module imports from its own layer and from those before it.
+LAYERS = [
+    {"registry", "config"},
+    {"kconfig", "provenance", "optim", "prune", "data", "monitor", "executor"},
+    {"spec", "matrix", "cli", "hyper", "rundir", "checkpoint", "overrides"},
+    {"task", "trainer", "results", "progress"},
+    {"main", "report", "figure", "runner"},
+]
+LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
+# Rooms that know nothing of one another.
+SIBLINGS = {"kconfig", "provenance", "optim", "prune", "data", "monitor", "executor"}
+MODELS = sorted(p.parent.name for p in ROOT.glob("*/train.py"))
+FILES = sorted(
+    p.relative_to(ROOT).as_posix() for top in ("lib", "scripts", *MODELS) for p in (ROOT / top).rglob("*.py")
+)
+LIB = [f for f in FILES if f.startswith("lib/")]
+# Where torch may stand: tensor code, the loop, the models, and a process of its own that nothing imports.
+TORCH = ("lib/optim/kernel/", "lib/prune/kernel/", "lib/data/kernel/", "lib/executor/preload.py")
+TORCH += ("lib/task.py", "lib/trainer.py", "lib/checkpoint.py", *(f"{m}/" for m in MODELS))
+# Each foreign package and its one home. numpy is the exception: data sets, their joining in the task, and figures.
+FOREIGN = {
+    "torch": TORCH,
+    "kconfiglib": ("lib/kconfig.py",),
+    "menuconfig": ("lib/kconfig.py",),
+    "matplotlib": ("lib/figure/",),
+    "pynvml": ("lib/monitor/",),
+    "psutil": ("lib/monitor/",),
+    "tqdm": ("lib/progress.py",),
+    "sklearn": ("lib/data/",),
+    "torchvision": ("lib/data/",),
+    "scipy": ("lib/results.py",),
+    "jinja2": ("lib/report.py",),
+    "numpy": ("lib/data/", "lib/task.py", "lib/figure/"),
+}
+
+
+@cache
+def imports(file: str) -> frozenset[tuple[str, bool]]:
+    """(full name, whether it is imported with the module) of everything that a file imports, names included."""
+    tree = ast.parse((ROOT / file).read_text(), file)
+    late = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.Lambda) for n in ast.walk(f)}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {(a.name, id(node) not in late) for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: imports are absolute"
+            found |= {(f"{node.module}.{a.name}", id(node) not in late) for a in node.names}
+    return frozenset(found)
+
+
+def rooms(file: str) -> set[str]:
+    """The rooms of lib that a file imports from, at any time."""
+    return {name.split(".")[1] for name, _ in imports(file) if name.startswith("lib.")}
+
+
+def room(file: str) -> str:
+    return Path(file).parts[1].removesuffix(".py")
+
+
+def foreign(file: str) -> set[str]:
+    heads = {name.split(".")[0] for name, _ in imports(file)}
+    return heads - sys.stdlib_module_names - {"lib", *MODELS}
+
+
+def test_every_room_has_a_layer():
+    assert {room(f) for f in LIB} - {"__init__"} == set(LAYER)
+
+
+@pytest.mark.parametrize("file", LIB)
+def test_layers(file):
+    own = LAYER.get(room(file), 0)
+    above = {r for r in rooms(file) if LAYER.get(r, 0) > own}
+    assert not above, f"{file} (layer {own}) imports {above}"
+
+
+def test_the_ground_is_the_standard_library():
+    assert {f: foreign(f) for f in ("lib/registry.py", "lib/config.py") if foreign(f)} == {}
+    assert rooms("lib/config.py") == set()
+    assert rooms("lib/registry.py") == {"config"}
+
+
+@pytest.mark.parametrize("file", [f for f in LIB if room(f) in SIBLINGS])
+def test_siblings_do_not_know_one_another(file):
+    assert rooms(file) & SIBLINGS <= {room(file)}
+
+
+@pytest.mark.parametrize("file", LIB)
+def test_lib_imports_no_model_and_no_script(file):
+    heads = {name.split(".")[0] for name, _ in imports(file)}
+    assert not heads & {"scripts", "tests", "conftest", *MODELS}
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if not f.startswith("lib/")])
+def test_models_and_scripts_import_lib_and_themselves(file):
+    top = Path(file).parts[0]
+    heads = {name.split(".")[0] for name, _ in imports(file)}
+    assert not heads & ({"scripts", "tests", *MODELS} - {top})
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_foreign_packages_stay_at_home(file):
+    strays = {p for p in foreign(file) if p in FOREIGN and not file.startswith(FOREIGN[p])}
+    assert not strays, f"{file} imports {strays}: {[FOREIGN[p] for p in strays]}"
+    assert foreign(file) <= set(FOREIGN), f"{file}: give {foreign(file) - set(FOREIGN)} a home in this test"
+
+
+@pytest.mark.parametrize("package", sorted(set(FOREIGN) - {"torch"}))
+def test_foreign_packages_have_one_home(package):
+    """But for numpy; so a package can be exchanged in one place."""
+    homes = {"/".join(Path(f).parts[:2]) for f in FILES if package in foreign(f)}
+    assert len(homes) <= (3 if package == "numpy" else 1), homes
+
+
+@pytest.mark.parametrize("file", [f for f in LIB if not f.startswith(TORCH) or f == "lib/checkpoint.py"])
+def test_torch_is_not_imported_with_a_module_that_plans_or_reports(file):
+    assert not {name for name, at_once in imports(file) if at_once and name.split(".")[0] in ("torch", "torchvision")}
+
+
+@pytest.mark.parametrize("file", [f for f in LIB if not f.startswith(TORCH)])
+def test_tensor_code_is_imported_late(file):
+    """Not through a kernel package either."""
+    assert not {name for name, at_once in imports(file) if at_once and ".kernel" in name}
+
+
+def test_nothing_imports_the_preload_process():
+    assert [f for f in FILES if any(name.startswith("lib.executor.preload") for name, _ in imports(f))] == []
+
+
+BLOCKED = """
+import importlib, pathlib, sys, time
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "triton"):
+            raise ImportError(f"{name} was imported")
+
+sys.meta_path.insert(0, Block())
+sys.path.insert(0, ".")
+begun = time.perf_counter()
+from lib import kconfig, runner
+for path in sorted(pathlib.Path("defconfigs").iterdir()):
+    config = kconfig.load(path)
+    plan = runner.check(config)
+    assert all(s.id in "\\n".join(runner.describe(config, plan)) for s in plan.specs)
+    print(f"{time.perf_counter() - begun:.3f} s  {path.name}: {len(plan.specs)} runs")
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+assert "torch" not in sys.modules
+print("torch-free")
+"""
+
+
+def test_every_preset_is_planned_without_torch(repo):
+    """And every module that is not tensor code can be imported. In-process times are printed (pytest -s)."""
+    names = [
+        f.removesuffix(".py").replace("/", ".") for f in LIB if not f.startswith(TORCH) or f == "lib/checkpoint.py"
+    ]
+    names = [n.removesuffix(".__init__") for n in names]
+    done = repo.script("-c", BLOCKED, *names)
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" runs") == len(list((ROOT / "defconfigs").iterdir()))
+    assert done.stdout.endswith("torch-free\n")
