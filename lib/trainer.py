@@ -119,7 +119,7 @@ class Trainer:
         elapsed = time.perf_counter() - started
         self._record({"event": "end", "status": status, "step": self.step, "elapsed_s": elapsed})
         self.monitor.stop()
-        write_json(self.rundir.summary, self._summary(status, why, elapsed, tests))
+        write_json(self.rundir.summary, finite(self._summary(status, why, elapsed, tests)))
 
     def _start(self) -> dict:
         s = self.schedule
@@ -296,7 +296,7 @@ class Trainer:
     def _record(self, row: dict) -> None:
         """One line of metrics.jsonl, and of the log where a person reads along."""
         with self.rundir.metrics.open("a") as f:
-            f.write(json.dumps(row) + "\n")
+            f.write(json.dumps(finite(row)) + "\n")
         if row["event"] == "epoch":
             accuracy = row["validation_accuracy"]
             shown = "not held out" if accuracy is None else f"{accuracy:6.2f}%"
@@ -307,6 +307,11 @@ class Trainer:
             )
         for warning in row.get("warnings", ()):
             print(f"{self.spec.id}  warning at step {row['step']}: {warning}", flush=True)
+
+
+def finite(row: dict) -> dict:
+    """JSON has no nan and no infinity: what is not finite is written as null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def device_name(device: torch.device) -> str:

@@ -13,8 +13,9 @@ from lib.config import InputError
 from lib.data import mnist
 from lib.rundir import ROOT
 
-# What make, the shell or Python would run if anyone of them took it for more than text.
-INJECTIONS = ["$(shell touch x)", "`touch x`$(touch x)$$(touch x)", '"; touch x; "', "'; touch x; '"]
+# What make, the shell or Python would run if any of them took it for more than text. One trick each: two in one text
+# can be a syntax error, and so hide each other.
+INJECTIONS = ["$(shell touch x)", "$(touch x)", "`touch x`", "; touch x; ", '"; touch x; "', "'; touch x; '"]
 PRESETS = sorted(p.name for p in (ROOT / "defconfigs").iterdir())
 
 

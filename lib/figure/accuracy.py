@@ -3,22 +3,20 @@
 from collections.abc import Iterator
 
 from lib.figure.base import Family, Setting, Skip, families, figure
-from lib.figure.draw import (
+from lib.figure.draw import entry, line_legend, page
+from lib.figure.memory import about_seeds
+from lib.figure.panel import (
     COLUMNS,
     arm_style,
     arms,
     curve,
-    entry,
-    line_legend,
     outer,
-    padded,
-    page,
+    percents,
     panel_columns,
     panels,
-    small_title,
+    small_titles,
     whole_epochs,
 )
-from lib.figure.memory import about_seeds
 from lib.results import Results
 
 AXIS = "pruning_method"
@@ -28,9 +26,17 @@ UNRECORDED = "no accuracy was recorded over epochs (FULL_TRAIN holds nothing out
 
 
 def by_optimizer(results: Results) -> Iterator[tuple[str, Family]]:
+    """The finished runs of every optimizer; Skip at the end names the optimizers that have none."""
+    absent = []
     for family in families(results):
-        for optimizer in family.results.by("optimizer"):
-            yield optimizer, family.of(optimizer=optimizer)
+        for optimizer in family.found.by("optimizer"):
+            own = family.of(optimizer=optimizer)
+            if own.results.runs:
+                yield optimizer, own
+            else:
+                absent.append(f"{optimizer}{family.suffix}: no run has finished")
+    if absent:
+        raise Skip("; ".join(absent))
 
 
 def split(family: Family) -> str | None:
@@ -42,13 +48,15 @@ def split(family: Family) -> str | None:
 
 @figure("accuracy_evolution")
 def accuracy_evolution(results: Results):
-    skipped = True
+    bare = []
     for optimizer, family in by_optimizer(results):
-        if split(family):
-            skipped = False
-            yield f"{optimizer}_accuracy_evolution{family.suffix}", evolution(optimizer, family, split(family))
-    if skipped:
-        raise Skip(UNRECORDED)
+        stem = f"{optimizer}_accuracy_evolution{family.suffix}"
+        if data := split(family):
+            yield stem, evolution(optimizer, family, data)
+        else:
+            bare.append(stem)
+    if bare:
+        raise Skip(f"{', '.join(bare)}: {UNRECORDED}")
 
 
 def evolution(optimizer: str, family: Family, data: str):
@@ -65,13 +73,13 @@ def evolution(optimizer: str, family: Family, data: str):
     fig = page(*size, title, family.foot(note, *about_seeds(family)), [(heading, handles)])
     grid = fig.add_gridspec(views * down, across)
     for view in range(views):
-        axes = panels(fig, grid[view * down : (view + 1) * down, :].subgridspec(down, across), len(found))
+        axes = panels(fig, grid, len(found), view * down)
         closer = view == views - 1
         means = draw(axes, found, family, f"{data}_accuracy", context=views == 1)
         if closer:
-            axes[0].set_ylim(late(means))
-        for ax, name in zip(axes, found, strict=True):
-            small_title(ax, name.removeprefix(f"{optimizer} ") + (", closer" if closer and views > 1 else ""))
+            axes[0].set_ylim(percents([v for m in means for v in m[int(LATE * len(m)) :]]))
+        suffix = ", closer" if closer and views > 1 else ""
+        small_titles(axes, [name.removeprefix(f"{optimizer} ") + suffix for name in found])
         outer(axes, "epoch" if closer else "", f"{data} accuracy, %")
     return fig
 
@@ -87,8 +95,3 @@ def draw(axes: list, found: dict, family: Family, field: str, context: bool) -> 
             means.append(curve(ax, s, lambda e: e[field], **style))
         whole_epochs(ax)
     return means
-
-
-def late(means: list[list[float]]) -> tuple[float, float]:
-    low, high = padded([v for m in means for v in m[int(LATE * len(m)) :]], 0.08, 2e-3)
-    return max(low, 0.0), min(high, 100.3)

@@ -2,24 +2,9 @@
 
 from lib.figure.accuracy import AXIS, by_optimizer, split
 from lib.figure.base import Family, average, families, figure, marker
-from lib.figure.draw import (
-    curve,
-    fill,
-    has_dense,
-    hue_legend,
-    line_legend,
-    line_style,
-    loss_axis,
-    marker_legend,
-    padded,
-    page,
-    rows,
-    rows_height,
-    shade_legend,
-    star,
-    whole_epochs,
-)
+from lib.figure.draw import fill, has_dense, hue_legend, line_legend, line_style, marker_legend, page, shade_legend
 from lib.figure.memory import ACCURACY, MEAN, PEAK, about_seeds, in_mib, scatter
+from lib.figure.panel import curve, loss_axis, padded, rows, rows_height, star, whole_epochs
 from lib.results import Results
 from lib.spec import percent
 
@@ -177,6 +162,7 @@ def against_sparsity(ax, family: Family) -> None:
                 every = s.values(ACCURACY)
                 ax.scatter([at] * len(every), every, s=12, marker=shape, color=hues[name], alpha=0.3, linewidth=0)
             ax.scatter(at, s.mean(ACCURACY), s=36, marker=shape, zorder=3, **fill(family, s.r, hues[name]))
+    ax.set_ylim(percents([r.test_accuracy_last for r in family.results]))
     dense = "; line across: dense" if has_dense(family) else ""
     ax.set(title="Accuracy against sparsity", ylabel="test accuracy, %")
     ax.set_xlabel(f"% of the prunable weights{dense}")

@@ -1,27 +1,22 @@
 """Memory of every run: over its time, mean and peak, and against accuracy."""
 
 from lib.figure.base import Family, families, figure, marker
-from lib.figure.draw import (
+from lib.figure.draw import SEEDS, fill, hue_legend, line_legend, marker_legend, page, shade_legend
+from lib.figure.panel import (
     FAINT,
-    SEEDS,
     arm_style,
     arms,
     each_row,
-    fill,
-    hue_legend,
-    line_legend,
-    marker_legend,
     number,
     outer,
     padded,
-    page,
     panel_columns,
     panels,
+    percents,
     row_axis,
     rows_height,
     seeds,
-    shade_legend,
-    small_title,
+    small_titles,
 )
 from lib.results import Results, Run
 
@@ -95,7 +90,7 @@ def scatter(ax, family: Family, size: float) -> None:
         ax.scatter(s.mean(MEAN), s.mean(ACCURACY), s=area, marker=shape, zorder=3, **fill(family, s.r, hue))
     ax.set(xlabel=in_mib(family, "mean"), ylabel="test accuracy of the last weights, %")
     ax.set_xlim(padded([r.gpu_memory_mean for r in family.results], 0.05, 1e-3))
-    ax.set_ylim(padded([r.test_accuracy_last for r in family.results], 0.06, 2e-3))
+    ax.set_ylim(percents([r.test_accuracy_last for r in family.results]))
 
 
 @figure("gpu_memory_timeline")
@@ -108,27 +103,27 @@ def gpu_memory_timeline(results: Results):
         legends = [hue_legend(family, "optimizer"), line_legend(family)]
         fig = page(max(7, 3.1 * across), 2.1 * down + 0.5, "Memory of every run over its time", foot, legends)
         axes, hues = panels(fig, fig.add_gridspec(down, across), len(found)), family.hues("optimizer")
-        for ax, (name, settings) in zip(axes, found.items(), strict=True):
+        for ax, settings in zip(axes, found.values(), strict=True):
             for s in settings:
                 for r in s.runs:
                     timeline(ax, r, arm_style(family, s, settings, hues, "optimizer"))
-            small_title(ax, name)
+        small_titles(axes, list(found))
         outer(axes, "seconds from the run's start", f"{family.source}, MiB")
         yield f"gpu_memory_timeline{family.suffix}", fig
 
 
 def timeline(ax, r: Run, style: dict) -> None:
-    samples = thinned(r.memory())
-    times, mib = [t for t, _, _ in samples], [m for _, _, m in samples]
+    """A run's samples: thin all of them, strong between the dots those of training."""
+    samples = r.memory()
     inside = [i for i, (_, phase, _) in enumerate(samples) if phase in TRAINING]
     first, last = inside[0], min(inside[-1] + 1, len(samples) - 1)
-    ax.plot(times, mib, color=style["color"], linewidth=0.7)
-    ax.plot(times[first : last + 1], mib[first : last + 1], **style | {"linewidth": 1.4})
-    ends = [times[first], times[last]], [mib[first], mib[last]]
-    ax.plot(*ends, "o", color=style["color"], markersize=3, zorder=style["zorder"])
+    ends = {"markevery": [0, -1], "marker": "o", "markersize": 3}
+    ax.plot(*thinned(samples), color=style["color"], linewidth=0.7)
+    ax.plot(*thinned(samples[first : last + 1]), **style | {"linewidth": 1.4} | ends)
 
 
-def thinned(samples: list) -> list:
-    """At most about POINTS samples: of each stretch the highest, so that no peak is lost."""
+def thinned(samples: list) -> tuple[list, list]:
+    """Seconds and MiB of at most about POINTS samples: of each stretch the highest, so that no peak is lost."""
     step = -(-len(samples) // POINTS)
-    return [max(samples[i : i + step], key=lambda s: s[2]) for i in range(0, len(samples), step)]
+    kept = [max(samples[i : i + step], key=lambda s: s[2]) for i in range(0, len(samples), step)]
+    return [t for t, _, _ in kept], [mib for _, _, mib in kept]

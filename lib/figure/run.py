@@ -1,7 +1,8 @@
 """Four panels a run: accuracy, loss, sparsity, time."""
 
 from lib.figure.base import PALETTE, Family, families, figure
-from lib.figure.draw import loss_axis, page, whole_epochs
+from lib.figure.draw import page
+from lib.figure.panel import loss_axis, whole_epochs
 from lib.results import Results, Run
 
 VALIDATION, TRAIN, TEST = PALETTE[0], PALETTE[1], PALETTE[5]
@@ -59,7 +60,8 @@ def accuracy(ax, r: Run) -> None:
     if r.test_accuracy_last is not None:
         end, last = epoch(r, r.epochs[-1]), r.test_accuracy_last
         ax.plot(end, last, "D", color=TEST, markersize=5, label=f"test, last weights: {last:.2f}", zorder=4)
-    ax.set(title="Accuracy", ylabel="accuracy, %")
+    shown = [v for one in ax.get_lines() for v in one.get_ydata()]
+    ax.set(title="Accuracy", ylabel="accuracy, %", ylim=percents(shown) if shown else (0, 100))
 
 
 def loss(ax, r: Run) -> None:

@@ -256,6 +256,8 @@ def test_divergence_is_a_status(tmp_path, optimizer, setting):
     r = run(tmp_path, optimizer, LENET5_LR_WARMUP="0", **setting)
     assert r.summary["status"] == "diverged" and r.summary["reason"]
     assert r.rows[-1]["event"] == "end" and r.rows[-1]["status"] == "diverged"
+    written = r.dir.metrics.read_text() + r.dir.summary.read_text()
+    assert "NaN" not in written and "Infinity" not in written
     assert r.summary["test_accuracy_last"] is None and r.summary["steps"] < 40
 
 

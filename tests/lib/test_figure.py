@@ -1,0 +1,314 @@
+"""Figures from six recorded runs (tests/fixtures/figure_lenet5: numbers shortened, every second monitor sample left
+out): each is drawn and fits its page, what cannot be drawn is skipped with a reason, nothing unlike shares a panel."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lib import kconfig, results
+from lib.figure import base
+from lib.figure.base import FIGURES, Skip, families
+from lib.figure.memory import thinned
+from lib.figure.panel import arms
+from lib.results import Results, Run
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FIXTURE = ROOT / "tests" / "fixtures" / "figure_lenet5"
+IDS = [
+    "lenet5_adamw_none",
+    "lenet5_adamw_magnitude_50",
+    "lenet5_adamw_magnitude_90",
+    "lenet5_adamwprune_none",
+    "lenet5_adamwprune_bitter7_state_50",
+    "lenet5_adamwprune_bitter7_state_90",
+]
+STEMS = {
+    "training_memory_comparison": ["training_memory_comparison"],
+    "gpu_memory_timeline": ["gpu_memory_timeline"],
+    "gpu_memory_comparison": ["gpu_memory_comparison"],
+    "memory_vs_accuracy_scatter": ["memory_vs_accuracy_scatter"],
+    "model_comparison": ["adamw_model_comparison", "adamwprune_model_comparison"],
+    "accuracy_evolution": ["adamw_accuracy_evolution", "adamwprune_accuracy_evolution"],
+    "run": IDS,
+}
+MEMORY = [key for key in STEMS if "memory" in key]
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Results:
+    return results.load(FIXTURE)
+
+
+@pytest.fixture(scope="module")
+def drawn(recorded) -> dict:
+    """key -> [(stem, Figure)] of every figure, drawn once."""
+    return {key: list(FIGURES[key](recorded)) for key in FIGURES}
+
+
+def changed(found: Results, change) -> Results:
+    """The results with other records; `change` takes a run and gives the fields to set, or None to leave it out."""
+    runs = ((r, change(r)) for r in found)
+    return replace(found, runs=tuple(Run(r.path, r.data | new) for r, new in runs if new is not None))
+
+
+def copies(found: Results, *changes: dict) -> Results:
+    """Every run once for each change."""
+    return replace(found, runs=tuple(Run(r.path, r.data | new) for r in found for new in changes))
+
+
+def stems(key: str, found: Results) -> tuple[list[str], str]:
+    """What a figure yields, and why it left something out."""
+    names, generator = [], FIGURES[key](found)
+    try:
+        for stem, _ in generator:
+            names.append(stem)
+    except Skip as why:
+        return names, str(why)
+    return names, ""
+
+
+def texts(fig) -> str:
+    from matplotlib.text import Text
+
+    return "\n".join(t.get_text() for t in fig.findobj(Text))
+
+
+def set_epochs(found: Results, monkeypatch, **values) -> None:
+    """Give every epoch these values."""
+    original = Run.epochs.fget
+    monkeypatch.setattr(Run, "epochs", property(lambda self: [e | values for e in original(self)]))
+
+
+def test_graphs_in_kconfig_are_figures():
+    symbols = [s.name for s in kconfig.tree().unique_defined_syms if s.name.startswith("GRAPH_")]
+    assert sorted(s.removeprefix("GRAPH_").lower() for s in symbols) == FIGURES.names()
+
+
+def test_stems(drawn):
+    assert {key: [stem for stem, _ in figures] for key, figures in drawn.items()} == STEMS
+
+
+def test_everything_selected_is_written(recorded, tmp_path):
+    root = tmp_path / "results"
+    shutil.copytree(FIXTURE, root)
+    (root / "graphs").mkdir()
+    (root / "graphs" / "stale.png").write_bytes(b"")
+    some = {f"GRAPH_{k.upper()}": "y" if k in ("gpu_memory_timeline", "accuracy_evolution") else "n" for k in STEMS}
+    found = replace(recorded, root=root, config=recorded.config.replace(some))
+    files, skipped = base.render_all(found)
+    assert [f.stem for f in files] == ["gpu_memory_timeline", *STEMS["accuracy_evolution"]]
+    assert skipped == []
+    assert sorted(p.name for p in (root / "graphs").iterdir()) == sorted(f.name for f in files)
+    for file in files:
+        data = file.read_bytes()
+        assert data.startswith(b"\x89PNG") and len(data) > 10_000
+
+
+@pytest.mark.parametrize("key", STEMS)
+def test_a_figure_fits_its_page(drawn, key):
+    fits(*drawn[key][-1])
+
+
+@pytest.mark.parametrize("key", ["training_memory_comparison", "gpu_memory_timeline", "memory_vs_accuracy_scatter"])
+def test_many_runs_fit_a_page(recorded, key):
+    """Six optimizers, two seeds, and long names."""
+    many = copies(recorded.where(optimizer="adamw"), *({"optimizer": o} for o in recorded.order("optimizer")[:5]))
+    state = recorded.where(optimizer="adamwprune")
+    bases = copies(state, *({"adamwprune_base": b} for b in recorded.order("adamwprune_base")))
+    both = replace(recorded, runs=many.runs + bases.runs)
+    fits(*next(FIGURES[key](copies(both, {}, {"seed": 1}))))
+
+
+def fits(stem: str, fig) -> None:
+    """No panel is empty, none reaches over the page, over another, over the legends or the small print."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(fig).draw()
+    renderer = fig.canvas.get_renderer()
+    panels = [ax.get_tightbbox(renderer) for ax in fig.axes]
+    around = [a.get_window_extent(renderer) for a in (*fig.texts, *fig.legends)]
+    for i, (ax, box) in enumerate(zip(fig.axes, panels, strict=True)):
+        name = f"{stem}: panel {i}, {ax.get_title(loc='left')!r},"
+        assert ax.lines or ax.collections or ax.patches or ax.texts, f"{name} is empty"
+        assert ax.get_title(loc="left") or len(fig.axes) == 1, f"{name} has no title"
+        assert box.x0 >= 0 and box.x1 <= fig.bbox.x1, f"{name} is cut off"
+        assert not any(overlap(box, other) for other in around), f"{name} runs into the page's own text"
+        assert not any(overlap(box, other) for other in panels[:i]), f"{name} runs into another"
+    for i, box in enumerate(around):
+        assert box.x0 >= 0 and box.x1 <= fig.bbox.x1 and box.y0 >= 0 and box.y1 <= fig.bbox.y1
+        assert not any(overlap(box, other) for other in around[:i]), f"{stem}: text runs into text"
+
+
+def overlap(a, b, slack: float = 3) -> bool:
+    """Whether two boxes share more than `slack` pixels."""
+    return min(a.x1, b.x1) - max(a.x0, b.x0) > slack and min(a.y1, b.y1) - max(a.y0, b.y0) > slack
+
+
+@pytest.mark.parametrize("key", MEMORY)
+def test_memory_says_where_it_was_read(drawn, key):
+    assert "host process RSS, MiB" in texts(drawn[key][0][1])
+
+
+def test_the_foot_says_under_what_conditions(drawn, recorded):
+    text = texts(drawn["gpu_memory_comparison"][0][1])
+    commit = recorded.provenance["commit"][:7]
+    assert f"lenet5 on digits; n = 1 seed (0); 360 steps of 64 samples; CPU; commit {commit}." in text.replace(
+        "\n", " "
+    )
+    dirty = changed(recorded, lambda r: {"provenance": r.provenance | {"dirty": "abc"}})
+    assert f"commit {commit} with local changes" in next(families(dirty)).foot()
+
+
+@pytest.mark.parametrize("key", STEMS)
+def test_without_a_finished_run(recorded, key):
+    assert stems(key, changed(recorded, lambda r: {"status": "failed"})) == ([], "no run has finished")
+    assert stems(key, replace(recorded, runs=())) == ([], "no run has finished")
+
+
+@pytest.mark.parametrize("key", MEMORY)
+def test_without_memory(recorded, key):
+    none = {"gpu_memory_mean": None, "gpu_memory_max": None, "memory_source": None, "efficiency_per_100mib": None}
+    names, why = stems(key, changed(recorded, lambda r: none))
+    assert names == [] and why == "no memory was recorded over the training phase of any run"
+    if key == MEMORY[0]:
+        _, fig = next(FIGURES["model_comparison"](changed(recorded, lambda r: none)))
+        assert "Memory is not shown" in texts(fig) and "MiB" not in texts(fig)
+
+
+def test_without_test_accuracy(recorded):
+    none = {"test_accuracy_last": None, "efficiency_per_100mib": None}
+    found = changed(recorded, lambda r: none)
+    assert stems("memory_vs_accuracy_scatter", found) == ([], "no run has a test accuracy")
+    assert stems("gpu_memory_comparison", found) == (["gpu_memory_comparison"], "")
+    assert stems("run", found.where(id=IDS[1])) == ([IDS[1]], "")
+    assert stems("model_comparison", found.where(optimizer="adamw")) == (["adamw_model_comparison"], "")
+
+
+def test_without_validation(recorded, monkeypatch):
+    """Trained on everything: accuracy over epochs is that on test data, and without that there is none."""
+    set_epochs(recorded, monkeypatch, validation_accuracy=None, validation_loss=None)
+    names, why = stems("accuracy_evolution", recorded)
+    assert names == [] and why.startswith("adamw_accuracy_evolution, ") and "no accuracy was recorded" in why
+    assert stems("run", recorded.where(id=IDS[1])) == ([IDS[1]], "")
+    _, fig = next(FIGURES["model_comparison"](recorded))
+    assert "Training loss" in texts(fig) and "Validation" not in texts(fig)
+    set_epochs(recorded, monkeypatch, test_accuracy=97.0)
+    _, fig = next(FIGURES["accuracy_evolution"](recorded))
+    assert "test accuracy over training" in texts(fig)
+
+
+def test_what_failed_is_left_out_and_named(recorded):
+    found = changed(recorded, lambda r: {"status": "failed" if r.id == IDS[1] else "done"})
+    found = replace(found, missing=("lenet5_adamw_movement_50",))
+    fig = dict(FIGURES["gpu_memory_comparison"](found))["gpu_memory_comparison"]
+    assert f"left out, failed: {IDS[1]}; 1 planned runs not run" in texts(fig).replace("\n", " ")
+    assert "adamw magnitude 50%" not in texts(fig)
+    found = changed(recorded, lambda r: {"status": "failed" if r.optimizer == "adamw" else "done"})
+    assert stems("model_comparison", found) == (["adamwprune_model_comparison"], "adamw: no run has finished")
+
+
+def test_data_sets_are_never_mixed(recorded):
+    found = copies(recorded, {}, {"dataset": "mnist"})
+    suffixes = ["_lenet5_digits", "_lenet5_mnist"]
+    assert stems("gpu_memory_comparison", found)[0] == [f"gpu_memory_comparison{s}" for s in suffixes]
+    assert stems("accuracy_evolution", found)[0] == [s + x for x in suffixes for s in STEMS["accuracy_evolution"]]
+    failed = changed(found, lambda r: {"status": "failed"} if r.dataset == "mnist" else {})
+    names, why = stems("gpu_memory_comparison", failed)
+    assert names == ["gpu_memory_comparison_lenet5_digits"] and why == "lenet5 on mnist: no run has finished"
+
+
+def test_memory_sources_are_never_mixed(recorded):
+    found = changed(recorded, lambda r: {"memory_source": "nvidia process memory"} if r.id == IDS[0] else {})
+    suffixes = ["_nvidia_process_memory", "_host_process_rss"]
+    assert stems("memory_vs_accuracy_scatter", found)[0] == [f"memory_vs_accuracy_scatter{s}" for s in suffixes]
+    _, fig = next(FIGURES["memory_vs_accuracy_scatter"](found))
+    assert "left out, memory from host process RSS" in texts(fig) and "nvidia process memory, MiB" in texts(fig)
+    _, fig = next(FIGURES["model_comparison"](found))
+    assert "Memory is not shown" in texts(fig)
+
+
+def test_seeds_are_one_setting(recorded):
+    found = copies(recorded, {}, {"seed": 1, "test_accuracy_last": 90.0})
+    family = next(families(found))
+    assert len(family.settings) == len(IDS)
+    first = family.settings[0]
+    assert first.mean("test_accuracy_last") == (recorded.runs[0].test_accuracy_last + 90.0) / 2
+    for key in (k for k in STEMS if k != "run"):
+        _, fig = next(FIGURES[key](found))
+        assert "n = 2 seeds (0, 1)" in texts(fig)
+
+
+def test_other_budgets_are_marked(recorded):
+    family = next(families(changed(recorded, lambda r: {"steps": 100} if r.id == IDS[1] else {})))
+    assert family.odd == {IDS[1]}
+    assert "360 steps of 64 or 100 steps of 64 samples" in family.foot() and "* Of other steps" in family.foot()
+    family = next(families(changed(recorded, lambda r: {"achieved_sparsity": 0.4} if r.id == IDS[2] else {})))
+    assert family.odd == {IDS[2]}
+    assert not next(families(recorded)).odd
+
+
+def test_colours_mean_the_same_everywhere(recorded):
+    family = next(families(recorded))
+    hues = family.hues("optimizer")
+    for optimizer, hue in hues.items():
+        assert hue == base.colour(recorded, "optimizer", optimizer)
+        assert family.of(optimizer=optimizer).hues("optimizer") == {optimizer: hue}
+    assert len(set(base.PALETTE[: len(recorded.order("optimizer"))]) | set(hues.values())) == 6
+    methods = [base.colour(recorded, "pruning_method", m) for m in recorded.order("pruning_method")]
+    assert not set(methods) & {base.colour(recorded, "optimizer", o) for o in recorded.order("optimizer")}
+
+
+def test_variants_are_told_apart(recorded):
+    changes = [{"adamwprune_variant": f"bitter{i}"} for i in range(10)]
+    state = copies(recorded.where(pruning_method="state"), *changes)
+    family = next(families(state))
+    assert max(Counter(family.hues("optimizer").values()).values()) == 1
+    assert sorted(family.hues("optimizer").values()) == sorted(family.hues("pruning_method").values())
+    assert list(arms(family))[:2] == ["adamwprune bitter0 state", "adamwprune bitter1 state"]
+    for key in ("accuracy_evolution", "model_comparison", "gpu_memory_timeline"):
+        assert stems(key, state)[1] == ""
+
+
+def test_arms_hold_their_dense_run(recorded):
+    found = {name: [s.r.id for s in settings] for name, settings in arms(next(families(recorded))).items()}
+    assert found == {"adamw magnitude": IDS[:3], "adamwprune bitter7 state": IDS[3:]}
+    alone = arms(next(families(recorded.where(pruning_method="none"))))
+    assert list(alone) == ["adamw none", "adamwprune none"]
+
+
+def test_a_single_run_is_drawn_without_panels_it_cannot_fill(recorded):
+    one = recorded.where(id=IDS[0])
+    for key in STEMS:
+        names, why = stems(key, one)
+        assert names and not why
+    _, fig = next(FIGURES["training_memory_comparison"](one))
+    assert len(fig.axes) == 5
+
+
+def test_thinning_keeps_the_peak():
+    samples = [(float(t), "train", 100.0 + (t == 777)) for t in range(5000)]
+    times, mib = thinned(samples)
+    assert len(times) <= 600 and max(mib) == 101.0 and 777.0 in times
+
+
+def test_names_are_those_of_run_ids(recorded):
+    family = next(families(recorded))
+    for r in recorded:
+        assert "lenet5_" + re.sub("[ %]+", "_", family.name(r)).strip("_") == r.id
+
+
+def test_figures_are_registered_without_torch_and_matplotlib():
+    code = (
+        "import sys; sys.modules.update(torch=None, matplotlib=None, numpy=None)\n"
+        "from lib.figure.base import FIGURES\n"
+        "print(*FIGURES.names())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == sorted(STEMS)
