@@ -3,7 +3,8 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := all
-MAKEFLAGS += --no-print-directory
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.SUFFIXES:
 
 OVERRIDES := EPOCHS SEEDS MAX_ITERS DATA_DIR RESULTS SET
 KNOWN := $(OVERRIDES) FORMAT PYTHON
@@ -14,6 +15,9 @@ UNKNOWN := $(filter-out $(KNOWN) MAKEFLAGS MAKEOVERRIDES -*-command-variables-*-
 ifneq ($(UNKNOWN),)
 $(error unknown variable $(firstword $(UNKNOWN)): known are $(KNOWN); symbols of the configuration go into SET="NAME=value")
 endif
+
+# EPOCHS=3 make would be ignored; taking it would let any variable of that name in a shell change results.
+$(foreach v,$(OVERRIDES),$(if $(filter environment,$(origin $(v))),$(warning $(v) in the environment is not used: give it after make, as in `make $(v)=...`)))
 
 define take
 ifneq ($(call given,$(1)),)

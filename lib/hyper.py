@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from lib.config import Config, Steps, choice, number
+from lib.config import Config, InputError, Steps, choice, number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +65,14 @@ def length(recipe: Recipe, max_iters: int, train_samples: int) -> Length:
     steps = max_iters or recipe.epochs * per_epoch
     full = recipe.recipe_epochs * per_epoch
     return Length(steps, per_epoch, min(1.0, steps / full) if full else 1.0)
+
+
+def warmup_steps(recipe: Recipe, length: Length) -> int:
+    """Steps of learning-rate warm-up. Raises InputError where they are the whole run, so that the peak is never met."""
+    warmup = recipe.lr_warmup.resolve(length.steps, length.scale) if recipe.lr_warmup else 0
+    if warmup >= length.steps:
+        raise InputError(f"LR_WARMUP={str(recipe.lr_warmup)!r} is {warmup} steps, and the run has {length.steps}")
+    return warmup
 
 
 def learning_rate(step: int, total: int, warmup: int, schedule: str, final: float) -> float:

@@ -27,6 +27,17 @@ def from_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]
     return found
 
 
+def existing() -> str:
+    """RESULTS= for a command on a results directory, which goes on with its own config: no other override fits."""
+    given = from_environment()
+    wrong = [n for n in given if n != "RESULTS"]
+    if wrong:
+        raise InputError(
+            f"{', '.join(wrong)}: a results directory goes on with its own config; only RESULTS= can be given"
+        )
+    return given.get("RESULTS", "")
+
+
 def apply(config: Config, given: Mapping[str, str]) -> Config:
     """`config` with the overrides. Raises InputError naming the override and what it takes."""
     lines = parse_set(given.get("SET", ""))

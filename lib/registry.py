@@ -14,13 +14,16 @@ from typing import Generic, TypeVar
 from lib.config import InputError
 
 T = TypeVar("T")
+MOST = 40  # names that a message can list and still be read
 
 
 def unknown(kind: str, name: str, known: list[str]) -> InputError:
-    """The error for a name that is not in `known`: it lists the near names, then all of them."""
+    """The error for a name that is not in `known`: it lists the near names, then all of
+    them where they are few."""
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else "."
-    return InputError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known) or 'none'}.")
+    listed = f"Known: {', '.join(known) or 'none'}." if len(known) <= MOST else f"{len(known)} are known."
+    return InputError(f"unknown {kind} {name!r}{hint} {listed}")
 
 
 class Registry(Generic[T]):

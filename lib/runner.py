@@ -34,7 +34,7 @@ def check(config: Config) -> Plan:
     for options in (hyper.Training, MonitorOptions, ExecutorOptions):
         config.read(options)
     for spec in plan.specs:
-        lengths(config, spec)
+        hyper.warmup_steps(hyper.read_recipe(config, spec.model), lengths(config, spec))
         for options in OPTIMIZERS[spec.optimizer].options:
             config.read(options)
         pruning_schedule(config, spec)

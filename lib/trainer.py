@@ -12,7 +12,6 @@ import math
 import platform
 import statistics
 import time
-from pathlib import Path
 
 import torch
 
@@ -24,7 +23,7 @@ from lib.optim.base import OPTIMIZERS, Hyper, decay_groups
 from lib.prune.base import PRUNERS, PruningOptions
 from lib.prune.kernel.pruner import Plan, prunable
 from lib.prune.schedule import Schedule, schedule
-from lib.rundir import ROOT, SCHEMA, RunDir, write_json
+from lib.rundir import SCHEMA, RunDir, place, write_json
 from lib.spec import RunSpec
 
 NO_PRUNING = Schedule((), 0, 0, 0)
@@ -46,10 +45,6 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def data_dir(config: Config) -> Path:
-    return ROOT / Path(config["DATA_DIR"]).expanduser()
-
-
 class Trainer:
     """One run: everything is made in the constructor's order, from the run's own config."""
 
@@ -61,7 +56,7 @@ class Trainer:
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
         self.device = pick_device(self.training.device)
         full = self.training.full_train
-        self.data = task.load(spec.dataset, data_dir(config), self.device, full)
+        self.data = task.load(spec.dataset, place(config["DATA_DIR"]), self.device, full)
         samples = DATASETS[spec.dataset].train_samples(full)
         self.length = hyper.length(self.recipe, self.training.max_iters, samples)
         self.order = torch.Generator()
@@ -108,8 +103,7 @@ class Trainer:
         self._record(self._start())
         status, why = "done", None
         try:
-            warmup = self.recipe.lr_warmup
-            self.lr_warmup = warmup.resolve(self.length.steps, self.length.scale) if warmup else 0
+            self.lr_warmup = hyper.warmup_steps(self.recipe, self.length)
             while self.step < self.length.steps:
                 self._epoch(started)
         except Diverged as e:

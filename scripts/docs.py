@@ -26,7 +26,7 @@ PRIVATE = ("host",)
 
 
 def record(name: str) -> Path:
-    found = results.load(find_root(overrides.from_environment().get("RESULTS", "")))
+    found = results.load(find_root(overrides.existing()))
     data = json.loads(json.dumps(results.record(found)))
     for provenance in (data["provenance"], *(r["provenance"] for r in data["runs"] if r["provenance"])):
         for field in PRIVATE:

@@ -27,16 +27,6 @@ def configured():
     return overrides.apply(kconfig.load(path), overrides.from_environment())
 
 
-def existing():
-    given = overrides.from_environment()
-    wrong = [n for n in given if n != "RESULTS"]
-    if wrong:
-        raise InputError(
-            f"{', '.join(wrong)}: a results directory goes on with its own config; only RESULTS= can be given"
-        )
-    return find_root(given.get("RESULTS", ""))
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["plan", "run", "continue", "rerun-failed"])
@@ -54,7 +44,7 @@ def main() -> int:
         elif args.command == "run":
             runner.run(configured())
         else:
-            root = existing()
+            root = find_root(overrides.existing())
             print(f"results: {root}", flush=True)
             runner.execute(root, failed_only=args.command == "rerun-failed")
     except InputError as e:

@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("command", choices=["report", "graphs"])
     args = parser.parse_args()
     try:
-        found = results.load(find_root(overrides.from_environment().get("RESULTS", "")))
+        found = results.load(find_root(overrides.existing()))
         if args.command == "report":
             runner.show(report.write(found))
             return 0

@@ -11,9 +11,9 @@ from lib.figure.panel import (
     arms,
     curve,
     outer,
-    percents,
     panel_columns,
     panels,
+    percents,
     small_titles,
     whole_epochs,
 )

@@ -163,8 +163,8 @@ class Family:
             f"commit {commit}{' with local changes' if any(x.get('dirty') for x in p) else ''}",
             *left_out(self.results, self.found),
         ]
-        marked = ["* Of other steps or data than the rest, or not at the sparsity asked."] if self.odd else []
-        return " ".join([". ".join(["; ".join(words), *(n.rstrip(".") for n in notes)]) + ".", *marked])
+        marked = [f"* Of other steps or data than the rest, or not at the sparsity asked: {named(sorted(self.odd))}."]
+        return " ".join([f"{'; '.join(words)}.", *(f"{n}." for n in notes), *(marked if self.odd else [])])
 
 
 def short(device: str | None) -> str:
@@ -185,6 +185,11 @@ def distinct(words: Iterable[str]) -> str:
     return " or ".join(dict.fromkeys(words))
 
 
+def named(ids: list[str]) -> str:
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return ", ".join(ids[:NAMED]) + more
+
+
 def left_out(shown: Results, found: Results) -> Iterator[str]:
     """The runs of `found` that are not shown, by reason."""
     reasons: dict = {}
@@ -193,8 +198,7 @@ def left_out(shown: Results, found: Results) -> Iterator[str]:
             other = f"memory from {x.memory_source}" if x.memory_source else "no memory recorded"
             reasons.setdefault(other if x.status == "done" else x.status, []).append(x.id)
     for why, ids in reasons.items():
-        more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
-        yield f"left out, {why}: {', '.join(ids[:NAMED])}{more}"
+        yield f"left out, {why}: {named(ids)}"
     if found.missing:
         yield f"{len(found.missing)} planned runs not run"
 

@@ -4,7 +4,7 @@ from lib.figure.accuracy import AXIS, by_optimizer, split
 from lib.figure.base import Family, average, families, figure, marker
 from lib.figure.draw import fill, has_dense, hue_legend, line_legend, line_style, marker_legend, page, shade_legend
 from lib.figure.memory import ACCURACY, MEAN, PEAK, about_seeds, in_mib, scatter
-from lib.figure.panel import curve, loss_axis, padded, rows, rows_height, star, whole_epochs
+from lib.figure.panel import curve, loss_axis, padded, percents, rows, rows_height, star, whole_epochs
 from lib.results import Results
 from lib.spec import percent
 

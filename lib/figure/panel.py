@@ -89,7 +89,7 @@ def padded(values: Sequence[float], share: float, least: float) -> tuple[float, 
 def percents(values: Sequence[float]) -> tuple[float, float]:
     """Limits for accuracies: close around them, and not above what there can be."""
     low, high = padded(values, 0.07, 5e-3)
-    return max(low, -0.5), min(high, 100.5)
+    return max(low, -0.5), min(high, 100.4)
 
 
 def series(r: Run, value: Value) -> dict[int, float]:

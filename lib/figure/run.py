@@ -2,7 +2,7 @@
 
 from lib.figure.base import PALETTE, Family, families, figure
 from lib.figure.draw import page
-from lib.figure.panel import loss_axis, whole_epochs
+from lib.figure.panel import loss_axis, percents, whole_epochs
 from lib.results import Results, Run
 
 VALIDATION, TRAIN, TEST = PALETTE[0], PALETTE[1], PALETTE[5]
@@ -40,9 +40,11 @@ def epoch(r: Run, row: dict) -> float:
 
 def beside_title(ax) -> None:
     """The legend above the panel, where it covers nothing."""
-    shown = len(ax.get_legend_handles_labels()[0])
+    entries = len(ax.get_legend_handles_labels()[0])
+    if not entries:
+        return
     ax.legend(
-        loc="lower right", bbox_to_anchor=(1, 0.985), ncols=shown, frameon=False, fontsize=7.5, borderaxespad=0.2,
+        loc="lower right", bbox_to_anchor=(1, 0.985), ncols=entries, frameon=False, fontsize=7.5, borderaxespad=0.2,
         handlelength=1.5, columnspacing=1.0, handletextpad=0.4,
     )  # fmt: skip
 
@@ -62,6 +64,8 @@ def accuracy(ax, r: Run) -> None:
         ax.plot(end, last, "D", color=TEST, markersize=5, label=f"test, last weights: {last:.2f}", zorder=4)
     shown = [v for one in ax.get_lines() for v in one.get_ydata()]
     ax.set(title="Accuracy", ylabel="accuracy, %", ylim=percents(shown) if shown else (0, 100))
+    if not shown:
+        ax.text(0.5, 0.5, "no accuracy was recorded", ha="center", va="center", transform=ax.transAxes)
 
 
 def loss(ax, r: Run) -> None:

@@ -196,6 +196,8 @@ def test_without_validation(recorded, monkeypatch):
     names, why = stems("accuracy_evolution", recorded)
     assert names == [] and why.startswith("adamw_accuracy_evolution, ") and "no accuracy was recorded" in why
     assert stems("run", recorded.where(id=IDS[1])) == ([IDS[1]], "")
+    untested = changed(recorded.where(id=IDS[1]), lambda r: {"test_accuracy_last": None})
+    assert "no accuracy was recorded" in texts(next(FIGURES["run"](untested))[1])
     _, fig = next(FIGURES["model_comparison"](recorded))
     assert "Training loss" in texts(fig) and "Validation" not in texts(fig)
     set_epochs(recorded, monkeypatch, test_accuracy=97.0)
