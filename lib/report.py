@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.config import write_atomic
-from lib.results import Results, Run, record
+from lib.results import HOST, Results, Run, record
 from lib.rundir import write_json
 from lib.spec import percent
 
 LEADERS = 10
+MIB = 1024 * 1024
+SMALL = 0.05  # share of a process's memory below which a model's weights vanish in it
 
 
 @dataclass(frozen=True)
@@ -164,12 +166,26 @@ def remarks(group: Results, form: Callable) -> Iterator[str]:
             found.append(f"{r.id}: {r.skipped_steps} steps had gradients that were not finite and changed nothing")
         found += [f"{r.id}: step {e['step']}: {w}" for e in r.events for w in e["warnings"]]
     found += same_schedule(group)
+    found += resident(group)
     found += [f"{r.id}: {r.status}{': ' + r.reason if r.reason else ''}" for r in group if r.status != "done"]
     if found:
         yield "Remarks:"
         yield ""
         yield from (f"- {line}" for line in found)
         yield ""
+
+
+def resident(group: Results) -> Iterator[str]:
+    """Resident memory holds interpreter and libraries too; beside a small model it cannot tell methods apart."""
+    rows = [r for r in group.done if r.memory_source == HOST and r.model_parameters]
+    if rows:
+        weights = 4 * rows[0].model_parameters / MIB
+        low, high = min(r.gpu_memory_mean for r in rows), max(r.gpu_memory_mean for r in rows)
+        if weights < SMALL * low:
+            yield (
+                f"memory is that of the whole process, with interpreter and libraries ({low:.0f} to {high:.0f} MiB); the "
+                f"weights are {weights:.2f} MiB of it, so differences between rows do not tell methods apart"
+            )
 
 
 def same_schedule(group: Results) -> Iterator[str]:

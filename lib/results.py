@@ -17,7 +17,8 @@ from lib.rundir import SCHEMA, RunDir, checked
 from lib.spec import RunSpec
 
 TRAINING = ("train",)  # the monitor's phases that memory is measured over
-NO_RESULT = {"status": "failed", "reason": None}
+HOST = "host process RSS"
+VENDORS = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel"}
 
 
 @dataclass(frozen=True)
@@ -126,19 +127,23 @@ def source_index(devices: list[dict], samples: list[dict]) -> int | None:
 
 
 def measured(run: Run) -> dict:
-    """Memory over the training phase, mean and peak in MiB, and where it was read."""
+    """Memory over the training phase, mean over its time and peak in MiB, and where it was read. A sample stands for
+    the time until the next one: samples are not evenly spaced, for each change of phase takes one."""
     header, samples = run.monitor
     i = source_index(header.get("devices", []), samples)
-    values = [mib for _, phase, mib in run.memory() if phase in TRAINING]
-    if i is None or not values:
+    readings = run.memory()
+    following = [t for t, _, _ in readings[1:]] + [t for t, _, _ in readings[-1:]]
+    training = [
+        (mib, max(end - t, 1e-3)) for (t, phase, mib), end in zip(readings, following, strict=True) if phase in TRAINING
+    ]
+    if i is None or not training:
         return {"gpu_memory_mean": None, "gpu_memory_max": None, "memory_source": None, "memory_samples": 0}
     vendor = header["devices"][i]["vendor"]
-    source = "host process RSS" if vendor == "cpu" else f"{vendor} process memory"
     return {
-        "gpu_memory_mean": sum(values) / len(values),
-        "gpu_memory_max": max(values),
-        "memory_source": source,
-        "memory_samples": len(values),
+        "gpu_memory_mean": sum(mib * span for mib, span in training) / sum(span for _, span in training),
+        "gpu_memory_max": max(mib for mib, _ in training),
+        "memory_source": HOST if vendor == "cpu" else f"{VENDORS.get(vendor, vendor)} process memory",
+        "memory_samples": len(training),
     }
 
 

@@ -48,7 +48,16 @@ def finish(root, name, **changes):
         "skipped_steps": 0,
     }
     write_lines(run.metrics, [{"event": "start"}])
-    write_lines(run.monitor, [HEADER, sample(0, "load", 900.0), sample(1, "train", 100.0), sample(2, "train", 300.0)])
+    write_lines(
+        run.monitor,
+        [
+            HEADER,
+            sample(0, "load", 900.0),
+            sample(1, "train", 100.0),
+            sample(2, "train", 300.0),
+            sample(4, "end", 50.0),
+        ],
+    )
     rundir.write_json(run.summary, {"schema": rundir.SCHEMA, **data, **changes})
 
 
@@ -71,9 +80,11 @@ def test_statuses_come_from_files(root):
 def test_memory_is_that_of_the_training_phase(root):
     finish(root, "lenet5_adamw_none")
     [r] = results.load(root)
-    assert (r.gpu_memory_mean, r.gpu_memory_max, r.memory_samples) == (200.0, 300.0, 2)
+    # 100 MiB for the second until the next sample, 300 for the two until the end of training
+    assert r.gpu_memory_mean == pytest.approx((100.0 * 1 + 300.0 * 2) / 3)
+    assert (r.gpu_memory_max, r.memory_samples) == (300.0, 2)
     assert r.memory_source == "host process RSS"
-    assert r.efficiency_per_100mib == pytest.approx(49.0)
+    assert r.efficiency_per_100mib == pytest.approx(100 * 98.0 / (700 / 3))
 
 
 def test_a_gpu_that_reports_the_process_comes_before_the_host(root):
@@ -82,7 +93,7 @@ def test_a_gpu_that_reports_the_process_comes_before_the_host(root):
     both = {"t": 1, "phase": "train", "devices": [{"process_memory": 500.0}, {"process_memory": 40.0}]}
     write_lines(root / "lenet5_adamw_none" / "monitor.jsonl", [header, both])
     [r] = results.load(root)
-    assert (r.gpu_memory_mean, r.memory_source) == (40.0, "nvidia process memory")
+    assert (r.gpu_memory_mean, r.memory_source) == (40.0, "NVIDIA process memory")
 
 
 @pytest.mark.parametrize("monitor", [None, [HEADER], [HEADER, sample(1, "train")], [HEADER, sample(1, "load", 5.0)]])

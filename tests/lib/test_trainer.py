@@ -298,13 +298,20 @@ def test_fewer_are_skipped_and_counted(tmp_path, bad):
 
 def test_a_skipped_last_event_delays_the_best(tmp_path):
     """The ramp ends on the last step of an epoch, and that step is skipped: this epoch is not at the final sparsity."""
-    settings = {"MAX_ITERS": "54", "PRUNING_RAMP_END": "36"}
-    plain = poisoned(tmp_path / "a", {}, "adamw", "magnitude", "0.9", **settings)
-    r = poisoned(tmp_path / "b", {36}, "adamw", "magnitude", "0.9", **settings)
-    target = round(0.9 * 61_470) / 61_470
+    settings = {"MAX_ITERS": "54", "PRUNING_RAMP_END": "36", "PRUNING_SCHEDULE_ONE_SHOT": "y"}
+    plain = poisoned(tmp_path / "a", {}, "adamw", "magnitude", "0.99", **settings)
+    r = poisoned(tmp_path / "b", {36}, "adamw", "magnitude", "0.99", **settings)
+    target = round(0.99 * 61_470) / 61_470
     assert [e["sparsity"] == target for e in plain.epochs] == [False, True, True]
     assert [e["sparsity"] == target for e in r.epochs] == [False, False, True]
+    assert r.epochs[1]["validation_accuracy"] > r.epochs[2]["validation_accuracy"]
     assert r.prunes[-1]["step"] == 37 and r.summary["best_epoch"] == 3
+
+
+def test_a_last_event_on_a_skipped_last_step_is_made_up_for(tmp_path):
+    r = poisoned(tmp_path, {40}, "adamwprune", "state", "0.7", PRUNING_RAMP_END="100%")
+    assert r.summary["achieved_sparsity"] == r.epochs[-1]["sparsity"] == round(0.7 * 61_470) / 61_470
+    assert r.summary["skipped_steps"] == 1 and r.prunes[-1]["step"] == 40 and r.summary["best_epoch"] == 3
 
 
 def test_a_loss_that_is_the_mean_of_its_steps(tmp_path):
