@@ -183,8 +183,8 @@ def resident(group: Results) -> Iterator[str]:
         low, high = min(r.gpu_memory_mean for r in rows), max(r.gpu_memory_mean for r in rows)
         if weights < SMALL * low:
             yield (
-                f"memory is that of the whole process, with interpreter and libraries ({low:.0f} to {high:.0f} MiB); the "
-                f"weights are {weights:.2f} MiB of it, so differences between rows do not tell methods apart"
+                f"memory is that of the whole process, with interpreter and libraries ({low:.0f} to {high:.0f} MiB); "
+                f"the weights are {weights:.2f} MiB of it, so differences between rows do not tell methods apart"
             )
 
 
