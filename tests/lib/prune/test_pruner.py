@@ -214,6 +214,24 @@ def test_state_prunes_the_lowest_scores(build, variant):
     assert torch.equal(~pruner.keep["weight"], seen[-1] <= seen[-1].flatten().kthvalue(360).values)
 
 
+def test_bitter2_counts_the_live_weights_of_each_layer(build):
+    """The second event goes by the root mean square over what the first has left, layer by layer."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(30, 30, bias=False), nn.Linear(30, 10, bias=False))
+    with torch.no_grad():
+        model[0].weight.pow_(3)  # many small weights: the first event takes most of this layer
+    optimizer = build("adamwprune", model)
+    pruner, rows = attach("state", model, optimizer, events((1, 0.5), (2, 0.7)), variant="bitter2")
+    prune(pruner, 0.5)
+    assert rows[0]["layers"]["0.weight"] > rows[0]["layers"]["1.weight"] + 0.1
+    live = [w.detach()[w != 0] for w in (model[0].weight, model[1].weight)]
+    scores = torch.cat([w.abs() / w.square().mean().sqrt() for w in live])
+    least = scores.kthvalue(240).values
+    prune(pruner, 0.7)
+    left = [int((w.abs() / w.square().mean().sqrt() > least).sum()) for w in live]
+    assert [int(k.sum()) for k in pruner.keep.values()] == left
+
+
 # --- a pruned weight stays
 
 
