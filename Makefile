@@ -23,9 +23,24 @@ define take
 ifneq ($(call given,$(1)),)
 override $(1) := $$(value $(1))
 export OVERRIDE_$(1) := $$(value $(1))
+else
+unexport OVERRIDE_$(1)
 endif
 endef
 $(foreach v,$(OVERRIDES),$(eval $(call take,$(v))))
+
+# An override that no goal on the line takes would be ignored.
+TAKERS := all run plan continue rerun-failed report update-graphs data docs
+ifneq ($(filter $(OVERRIDES),$(GIVEN)),)
+ifeq ($(filter $(TAKERS),$(or $(MAKECMDGOALS),all)),)
+$(error $(firstword $(filter $(OVERRIDES),$(GIVEN))) changes nothing here: it goes with one of $(TAKERS))
+endif
+endif
+ifneq ($(call given,FORMAT),)
+ifeq ($(filter plan,$(MAKECMDGOALS)),)
+$(error FORMAT changes nothing here: it goes with plan)
+endif
+endif
 
 # FORMAT and PYTHON are checked here, for they reach a command line; their text still goes through the environment.
 ifneq ($(call given,FORMAT),)
@@ -38,8 +53,11 @@ FORMAT ?= text
 
 ifneq ($(call given,PYTHON),)
 override PYTHON := $(value PYTHON)
+ifeq ($(strip $(value PYTHON)),)
+$(error PYTHON= is given but empty: name an interpreter or leave it out)
+endif
 READY :=
-else ifdef VIRTUAL_ENV
+else ifneq ($(and $(value VIRTUAL_ENV),$(wildcard $(value VIRTUAL_ENV)/bin/python)),)
 override PYTHON := $(value VIRTUAL_ENV)/bin/python
 READY :=
 else
@@ -106,7 +124,7 @@ clean: ## remove caches; results and data stay
 mrproper: clean ## clean, and remove .config and .venv; results and data stay
 	@rm -rf .config .config.old .venv
 help: ## this list
-	@echo "AdamWPrune: make [target] [EPOCHS=n] [SEEDS=n] [MAX_ITERS=n] [DATA_DIR=dir] [RESULTS=dir] [SET=\"NAME=value\"]"
+	@echo "AdamWPrune: make [target] [EPOCHS=n] [SEEDS=n] [MAX_ITERS=n] [DATA_DIR=dir] [RESULTS=dir] [SET=\"NAME=value\"] [PYTHON=interpreter]"
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  %-18s %s\n' "$$t" "$$d"; done
 	@echo "Without a .config the preset quickstart runs: 11 small runs on embedded data."
 export FORMAT

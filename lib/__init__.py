@@ -10,13 +10,35 @@ L5  the model folders and scripts, which import this library and are never impor
 docs/architecture.md says why.
 """
 
+import os
 import sys
 
 
-def missing(error: ModuleNotFoundError) -> str:
-    """What to say when a package is not installed; needs the standard library alone."""
-    return (
+def missing(error: ModuleNotFoundError) -> int:
+    """Say what to do where a package is not installed, and the exit status; needs the standard library alone."""
+    print(
         f"error: the package {error.name} is missing in {sys.executable}. `make venv` makes an environment with all "
         f"that is needed, and `make` uses it where no other one is active; or install into this one: "
-        f"{sys.executable} -m pip install -e '.[dev]'"
+        f"{sys.executable} -m pip install -e '.[dev]'",
+        file=sys.stderr,
     )
+    return 2
+
+
+def call(main) -> None:
+    """Run a script's main and exit with its status: 2 for bad input, with the message alone; 130 for an interrupt."""
+    from lib.config import InputError
+
+    try:
+        code = main()
+        sys.stdout.flush()
+    except InputError as e:
+        print(f"error: {e}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader has seen enough; the flush at exit must not fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 0
+    sys.exit(code)

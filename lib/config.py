@@ -215,5 +215,8 @@ def write_atomic(path: str | Path, text: str) -> None:
     """Write a whole file or nothing: a reader never sees half of it, a crash leaves the old one."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
+    with part.open("w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())  # or a crash of the machine could leave the name with nothing behind it
     part.replace(path)

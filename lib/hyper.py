@@ -67,11 +67,13 @@ def length(recipe: Recipe, max_iters: int, train_samples: int) -> Length:
     return Length(steps, per_epoch, min(1.0, steps / full) if full else 1.0)
 
 
-def warmup_steps(recipe: Recipe, length: Length) -> int:
+def warmup_steps(model: str, recipe: Recipe, length: Length) -> int:
     """Steps of learning-rate warm-up. Raises InputError where they are the whole run, so that the peak is never met."""
     warmup = recipe.lr_warmup.resolve(length.steps, length.scale) if recipe.lr_warmup else 0
     if warmup >= length.steps:
-        raise InputError(f"LR_WARMUP={str(recipe.lr_warmup)!r} is {warmup} steps, and the run has {length.steps}")
+        raise InputError(
+            f"{model.upper()}_LR_WARMUP={str(recipe.lr_warmup)!r} is {warmup} steps, and the run has {length.steps}"
+        )
     return warmup
 
 

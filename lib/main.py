@@ -51,7 +51,7 @@ def one(task, run: rundir.RunDir, config: Config, spec: RunSpec) -> int:
     from lib.trainer import train
 
     try:
-        train(task, run, config, spec)
+        status = train(task, run, config, spec)
     except KeyboardInterrupt:
         with run.metrics.open("a") as f:
             f.write('{"event": "interrupted"}\n')
@@ -63,4 +63,4 @@ def one(task, run: rundir.RunDir, config: Config, spec: RunSpec) -> int:
         run.error.write_text(traceback.format_exc())
         traceback.print_exc()
         return 1
-    return 0
+    return 0 if status == "done" else 1

@@ -1,6 +1,7 @@
 """What a person watches while a matrix runs: a bar for the run, from its own metrics, and one for the matrix with its
 ETA. Where the output is no terminal, a line a run."""
 
+import contextlib
 import json
 import sys
 import time
@@ -41,7 +42,8 @@ class Progress:
                 f.seek(self.read)
                 while (line := f.readline()).endswith("\n"):
                     self.read = f.tell()
-                    self._show(json.loads(line))
+                    with contextlib.suppress(ValueError, KeyError):  # a bar is no reason to end a matrix
+                        self._show(json.loads(line))
         self.matrix.refresh()
 
     def _show(self, row: dict) -> None:
@@ -62,7 +64,11 @@ class Progress:
         self.count += 1
         seconds = time.monotonic() - self.begun
         run = RunDir(job.run_dir)
-        what = self.last or "" if status.state == "done" else f"{status.state}; see {run.error}"
+        what = (
+            self.last or ""
+            if status.state == "done"
+            else f"{status.state}; see {run.error if run.error.exists() else run.log}"
+        )
         self._reset()
         if not self.terminal or status.state != "done":
             line = f"[{self.count}/{self.total}] {run.path.name}: {what} ({seconds:.1f} s)"

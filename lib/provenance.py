@@ -23,7 +23,8 @@ def _git(*args: str) -> str | None:
 @cache
 def collect() -> dict:
     """Commit (None outside git), a hash of uncommitted changes (None where there are none), versions, host, CPU."""
-    commit, diff = _git("rev-parse", "HEAD"), _git("diff", "HEAD")
+    commit = _git("rev-parse", "HEAD")
+    diff = changes() if commit else ""
     versions = {}
     for package in PACKAGES:
         try:
@@ -40,6 +41,12 @@ def collect() -> dict:
         "cpu": cpu_name(),
         "cores": cores(),
     }
+
+
+def changes() -> str:
+    """What differs from the commit: the diff, and new files of code and configuration, which a diff leaves out."""
+    new = (_git("ls-files", "--others", "--exclude-standard", "--", "*.py", "*Kconfig") or "").splitlines()
+    return (_git("diff", "HEAD") or "") + "".join(f"+++ {name}\n{(ROOT / name).read_text()}" for name in new)
 
 
 def cores() -> int:

@@ -4,6 +4,7 @@ No number stands alone: each table says the data set, the seeds, the steps, the 
 length than the rest are marked and are compared with nothing.
 """
 
+import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from lib.spec import percent
 
 LEADERS = 10
 MIB = 1024 * 1024
+BUSY = 2.0  # ratio of times per step from which they are taken to speak of the machine
 SMALL = 0.05  # share of a process's memory below which a model's weights vanish in it
 
 
@@ -143,14 +145,20 @@ def conditions(group: Results) -> str:
         return " or ".join(form(v) for v in values) or "unknown"
 
     one = ", so differences have no interval" if len(seeds) == 1 else ""
-    commit = str((group.provenance or {}).get("commit") or "unknown")[:12]
-    dirty = " with local changes" if (group.provenance or {}).get("dirty") else ""
+    origins = list(dict.fromkeys(origin(r, group) for r in group))
     return (
         f"n = {len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))}){one}; "
         f"{distinct('steps')} steps of {distinct('batch_size')} samples; accuracies in percent, memory in MiB "
         f"({distinct('memory_source')}, training phase), time in seconds; {distinct('device')}; "
-        f"{distinct('threads')} threads; data {distinct('data_hash', lambda h: h[:12])}; commit {commit}{dirty}."
+        f"{distinct('threads')} thread{'s' * (distinct('threads') != '1')}; "
+        f"data {distinct('data_hash', lambda h: h[:12])}; commit {' or '.join(origins)}."
     )
+
+
+def origin(r: Run, group: Results) -> str:
+    """The commit a run was trained with, as the run itself recorded it."""
+    p = r.provenance or group.provenance or {}
+    return f"{(p.get('commit') or 'unknown')[:12]}{' with local changes' if p.get('dirty') else ''}"
 
 
 def remarks(group: Results, form: Callable) -> Iterator[str]:
@@ -167,6 +175,9 @@ def remarks(group: Results, form: Callable) -> Iterator[str]:
         found += [f"{r.id}: step {e['step']}: {w}" for e in r.events for w in e["warnings"]]
     found += same_schedule(group)
     found += resident(group)
+    found += busy(group)
+    if len({origin(r, group) for r in group.done}) > 1:
+        found.append(f"rows come from different code: {'; '.join(f'{r.id} {origin(r, group)}' for r in group.done)}")
     found += [f"{r.id}: {r.status}{': ' + r.reason if r.reason else ''}" for r in group if r.status != "done"]
     if found:
         yield "Remarks:"
@@ -181,11 +192,23 @@ def resident(group: Results) -> Iterator[str]:
     if rows:
         weights = 4 * rows[0].model_parameters / MIB
         low, high = min(r.gpu_memory_mean for r in rows), max(r.gpu_memory_mean for r in rows)
+        span = f"{low:.0f}" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f}"
         if weights < SMALL * low:
             yield (
-                f"memory is that of the whole process, with interpreter and libraries ({low:.0f} to {high:.0f} MiB); "
+                f"memory is that of the whole process, with interpreter and libraries ({span} MiB); "
                 f"the weights are {weights:.2f} MiB of it, so differences between rows do not tell methods apart"
             )
+
+
+def busy(group: Results) -> Iterator[str]:
+    """Equal work that took very unequal time says more of the machine than of the rows."""
+    per_step = {r.id: r.elapsed_s / r.steps for r in group.done if r.elapsed_s and r.steps}
+    if per_step and max(per_step.values()) > BUSY * min(per_step.values()):
+        slow, fast = max(per_step, key=per_step.get), min(per_step, key=per_step.get)
+        yield (
+            f"times are not comparable: a step of {slow} took {per_step[slow] / per_step[fast]:.1f} times that of "
+            f"{fast}, so the machine was probably busy"
+        )
 
 
 def same_schedule(group: Results) -> Iterator[str]:
@@ -204,7 +227,8 @@ def same_schedule(group: Results) -> Iterator[str]:
 
 def leaders(results: Results, form: Callable) -> Iterator[str]:
     """The runs with the most test accuracy per 100 MiB, within one source of memory figures."""
-    for source, group in results.done.by("memory_source").items():
+    for (model, dataset, source), group in results.done.by("model", "dataset", "memory_source").items():
+        group = usual_length(group)
         ranked = sorted(
             (r for r in group if r.efficiency_per_100mib is not None), key=lambda r: -r.efficiency_per_100mib
         )
@@ -213,7 +237,7 @@ def leaders(results: Results, form: Callable) -> Iterator[str]:
         heading = "## " if form is as_markdown else ""
         yield f"{heading}Memory efficiency leaders"
         yield ""
-        yield f"Last test accuracy (percent) per 100 MiB of {source}, mean over the training phase."
+        yield f"{model} on {dataset}: last test accuracy (percent) per 100 MiB of {source}, mean over training."
         yield ""
         rows = [
             [str(i), r.id, f"{r.efficiency_per_100mib:.2f}", f"{r.test_accuracy_last:.2f}", f"{r.gpu_memory_mean:.1f}"]
@@ -221,6 +245,12 @@ def leaders(results: Results, form: Callable) -> Iterator[str]:
         ]
         yield from form(["rank", "run", "per 100 MiB", "test last", "MiB mean"], rows)
         yield ""
+
+
+def usual_length(group: Results) -> Results:
+    """Without the runs of another length than most have."""
+    steps = statistics.mode(r.steps for r in group)
+    return group.where(steps=steps)
 
 
 def provenance(results: Results, form: Callable) -> Iterator[str]:

@@ -163,6 +163,8 @@ def read_run(root: Path, spec: RunSpec) -> Run | None:
     run = RunDir(root / spec.id)
     if run.finished:
         data = checked(run.summary)
+    elif run.summary.exists():
+        data = blank(spec) | {"status": "failed", "reason": "summary.json is damaged: `make continue` runs it again"}
     elif run.error.exists():
         reason = run.error.read_text().strip().splitlines()
         data = blank(spec) | {"status": "failed", "reason": reason[-1] if reason else None}
@@ -222,6 +224,7 @@ def against(r: Run, ref: Run | None) -> dict:
         "gpu_memory_vs_dense": difference("gpu_memory_mean") if same else None,
         "gpu_memory_saving_pct": None if saving is None else -saving,
         "elapsed_vs_dense_pct": difference("elapsed_s", pct=True),
+        "perplexity_vs_dense_pct": None,  # of language models; these are classifiers
     }
 
 

@@ -19,6 +19,7 @@ test_matrix_results_YYYYMMDD_HHMMSS/
         summary.json        written last and whole: its presence means that the run finished
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -54,7 +55,11 @@ class RunDir:
 
     @property
     def finished(self) -> bool:
-        return self.summary.exists()
+        """Whether there is a whole summary.json; a damaged one is none, and its run is run again."""
+        try:
+            return isinstance(json.loads(self.summary.read_text()), dict)
+        except (FileNotFoundError, ValueError):
+            return False
 
     def create(self, config: Config, spec: RunSpec) -> "RunDir":
         self.path.mkdir(parents=True, exist_ok=True)
@@ -99,12 +104,14 @@ def new_root(results: str, config: Config) -> Path:
         root = ROOT / f"test_matrix_results_{datetime.now():%Y%m%d_%H%M%S}"
         time.sleep(0.2 if root.exists() else 0)
     try:
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        if root.exists() and not root.is_dir():
+            raise InputError(f"RESULTS={results}: {root} is a file; name a directory")
+        if root.exists() and any(root.iterdir()):
             raise InputError(
                 f"RESULTS={results}: {root} is not empty. `make continue RESULTS={results}` goes on with results that "
                 f"are there; for a new matrix name another directory"
             )
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=bool(results))
         if not os.access(root, os.W_OK):
             raise PermissionError(13, "Permission denied")
         config.write(root / "config")
@@ -114,6 +121,23 @@ def new_root(results: str, config: Config) -> Path:
             f"cannot write results to {root}: {e.strerror or e}; name another place with RESULTS="
         ) from None
     return root
+
+
+@contextlib.contextmanager
+def locked(root: Path):
+    """Hold a results directory: two matrices in one would clear each other's runs. The lock is on the directory itself
+    and ends with the process, however it ends. Raises InputError where another process holds it."""
+    import fcntl
+
+    directory = os.open(root, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{root} is in use: another matrix runs there; wait for it, or interrupt it") from None
+        yield
+    finally:
+        os.close(directory)
 
 
 def place(results: str) -> Path:

@@ -1,6 +1,7 @@
 """A matrix from configuration to report: plan, run, continue. No torch here: runs are jobs of an executor."""
 
 import contextlib
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from lib.monitor.client import MonitorOptions
 from lib.optim.base import OPTIMIZERS
 from lib.prune.base import PRUNERS, PruningOptions
 from lib.prune.schedule import schedule
-from lib.rundir import ROOT, RunDir, checked, new_root, newest, place
+from lib.rundir import ROOT, RunDir, checked, locked, new_root, newest, place
 from lib.spec import RunSpec
 
 # What every run imports, and a data set's own; a fork inherits them.
@@ -34,7 +35,7 @@ def check(config: Config) -> Plan:
     for options in (hyper.Training, MonitorOptions, ExecutorOptions):
         config.read(options)
     for spec in plan.specs:
-        hyper.warmup_steps(hyper.read_recipe(config, spec.model), lengths(config, spec))
+        hyper.warmup_steps(spec.model, hyper.read_recipe(config, spec.model), lengths(config, spec))
         for options in OPTIMIZERS[spec.optimizer].options:
             config.read(options)
         pruning_schedule(config, spec)
@@ -86,33 +87,33 @@ def notes(config: Config, plan: Plan) -> Iterator[str]:
 
 
 def estimate(config: Config, plan: Plan) -> str:
-    """Time for the whole matrix, from the newest runs of the same model and data here, else from arithmetic."""
-    rates, seconds, guessed = recorded_rates(), 0.0, False
+    """Time for the whole matrix: from runs of the same model, data, batch and threads here, else from arithmetic."""
+    known, seconds, guessed = recorded_costs(), 0.0, False
+    threads = config.read(hyper.Training).num_threads or provenance.cores()
     for spec in plan.specs:
-        length = lengths(config, spec)
-        rate = rates.get((spec.model, spec.dataset))
-        if rate is None:
+        length, recipe = lengths(config, spec), hyper.read_recipe(config, spec.model)
+        cost = known.get((spec.model, spec.dataset, recipe.batch_size, threads))
+        if cost is None:
             guessed = True
-            recipe = hyper.read_recipe(config, spec.model)
             work = int(config[f"{spec.model.upper()}_MFLOP"]) * 1e6 * recipe.batch_size
-            rate = work / (GFLOPS * 1e9 * provenance.cores())
-        seconds += length.steps * rate
+            cost = work / (GFLOPS * 1e9 * threads), 0.0
+        seconds += length.steps * cost[0] + (length.evaluations + 1) * cost[1]
     how = "a guess from the arithmetic on this CPU; runs here will sharpen it" if guessed else "from runs recorded here"
     return f"estimate: about {duration(seconds)} of running ({how})"
 
 
-def recorded_rates() -> dict[tuple[str, str], float]:
-    """Seconds per step, all included, of the newest results of each (model, data set)."""
-    rates: dict = {}
+def recorded_costs() -> dict[tuple, tuple[float, float]]:
+    """(model, data set, batch, threads) -> seconds a step and seconds an evaluation: medians over the newest results,
+    so that one busy hour does not speak for the machine."""
+    found: dict = {}
     for root in newest()[:8]:
         with contextlib.suppress(InputError, KeyError):
-            found: dict = {}
             for r in checked(root / "all_results.json")["runs"]:
                 if r["status"] == "done":
-                    found.setdefault((r["model"], r["dataset"]), []).append(r["elapsed_s"] / r["steps"])
-            for key, values in found.items():
-                rates.setdefault(key, sum(values) / len(values))
-    return rates
+                    key = r["model"], r["dataset"], r["batch_size"], r["threads"]
+                    other = (r["elapsed_s"] - r["train_s"]) / (r["epochs"] + 1)
+                    found.setdefault(key, []).append((r["train_s"] / r["steps"], other))
+    return {k: tuple(map(statistics.median, zip(*v, strict=True))) for k, v in found.items()}
 
 
 def duration(seconds: float) -> str:
@@ -170,10 +171,26 @@ def pending(root: Path, failed_only: bool = False) -> list[RunDir]:
 
 def execute(root: Path, failed_only: bool = False) -> None:
     """Run what is pending, write the report whatever happens, and raise Failures where a run did not finish."""
+    with locked(root):
+        plan = make_plan(Config.load(root / "config"))
+        try:
+            run_pending(root, plan, failed_only)
+        except KeyboardInterrupt:
+            where = root.relative_to(ROOT) if root.is_relative_to(ROOT) else root
+            print(f"\nfinished runs are kept: `make continue RESULTS={where}` does the rest", file=sys.stderr)
+            raise
+        found = results.load(root)
+        show(report.write(found))
+    bad = [f"{r.id}: {r.status}{': ' + r.reason if r.reason else ''}" for r in found if r.status != "done"]
+    bad += [f"{name}: not run" for name in found.missing]
+    if bad:
+        raise Failures("\n".join([f"{len(bad)} of {len(plan.specs)} runs did not finish:", *(f"  {b}" for b in bad)]))
+
+
+def run_pending(root: Path, plan: Plan, failed_only: bool) -> None:
     from lib.progress import Progress
 
     config = Config.load(root / "config")
-    plan = make_plan(config)
     require_data(config, plan)
     todo = pending(root, failed_only)
     for d in todo:
@@ -188,12 +205,6 @@ def execute(root: Path, failed_only: bool = False) -> None:
         except BaseException:
             report.write(results.load(root), graphs=False)  # an interrupt should not wait for pictures
             raise
-    found = results.load(root)
-    show(report.write(found))
-    bad = [f"{r.id}: {r.status}{': ' + r.reason if r.reason else ''}" for r in found if r.status != "done"]
-    bad += [f"{name}: not run" for name in found.missing]
-    if bad:
-        raise Failures("\n".join([f"{len(bad)} of {len(plan.specs)} runs did not finish:", *(f"  {b}" for b in bad)]))
 
 
 def jobs(root: Path, todo: list[RunDir]) -> tuple[list[Job], tuple[str, ...]]:

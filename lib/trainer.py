@@ -27,6 +27,8 @@ from lib.rundir import SCHEMA, RunDir, place, write_json
 from lib.spec import RunSpec
 
 NO_PRUNING = Schedule((), 0, 0, 0)
+# Taken when the code is imported: a run that is forked later trains with this code, whatever has been edited since.
+PROVENANCE = provenance.collect()
 DIVERGED_AFTER = 10  # steps in a row with gradients that are not finite
 
 
@@ -98,12 +100,13 @@ class Trainer:
         pruner.attach(self.optimizer)
         return pruner, when
 
-    def run(self) -> None:
+    def run(self) -> str:
+        """Train, evaluate, test, and write it all down; the status, "done" or "diverged"."""
         started = time.perf_counter()
         self._record(self._start())
         status, why = "done", None
         try:
-            self.lr_warmup = hyper.warmup_steps(self.recipe, self.length)
+            self.lr_warmup = hyper.warmup_steps(self.spec.model, self.recipe, self.length)
             while self.step < self.length.steps:
                 self._epoch(started)
         except Diverged as e:
@@ -114,6 +117,7 @@ class Trainer:
         self._record({"event": "end", "status": status, "step": self.step, "elapsed_s": elapsed})
         self.monitor.stop()
         write_json(self.rundir.summary, finite(self._summary(status, why, elapsed, tests)))
+        return status
 
     def _start(self) -> dict:
         s = self.schedule
@@ -284,7 +288,7 @@ class Trainer:
             "threads": torch.get_num_threads(),
             "elapsed_s": elapsed,
             "train_s": sum(r["train_s"] for r in self.epochs),
-            "provenance": provenance.collect(),
+            "provenance": PROVENANCE,
         }
 
     def _record(self, row: dict) -> None:
@@ -312,9 +316,9 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name() if device.type == "cuda" else provenance.cpu_name() or platform.processor()
 
 
-def train(task, rundir: RunDir, config: Config, spec: RunSpec) -> None:
-    """Train one run in its directory. Raises what went wrong; the caller writes it down."""
+def train(task, rundir: RunDir, config: Config, spec: RunSpec) -> str:
+    """Train one run in its directory; its status. Raises what went wrong; the caller writes it down."""
     rundir.clear()
     with Monitor(config.read(MonitorOptions), rundir.monitor) as monitor:
         monitor.phase("load")
-        Trainer(task, spec, config, rundir, monitor).run()
+        return Trainer(task, spec, config, rundir, monitor).run()

@@ -76,22 +76,18 @@ def main() -> int:
     parser.add_argument("command", choices=["defconfig", "menuconfig", "savedefconfig", "olddefconfig", "list"])
     parser.add_argument("name", nargs="?")
     args = parser.parse_args()
-    try:
-        if args.command == "list":
-            known = presets()
-            width = max(map(len, known))
-            print("\n".join(f"{name:<{width}}  {question}" for name, question in known.items()))
-        elif args.command == "defconfig":
-            defconfig(args.name or "")
-        elif args.command == "menuconfig":
-            menu(args.command)
-        else:
-            {"savedefconfig": savedefconfig, "olddefconfig": olddefconfig}[args.command]()
-    except InputError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
+    if args.command == "list":
+        known = presets()
+        width = max(map(len, known))
+        print("\n".join(f"{name:<{width}}  {question}" for name, question in known.items()))
+    elif args.command == "defconfig":
+        defconfig(args.name or "")
+    elif args.command == "menuconfig":
+        menu(args.command)
+    else:
+        {"savedefconfig": savedefconfig, "olddefconfig": olddefconfig}[args.command]()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    lib.call(main)

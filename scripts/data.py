@@ -43,17 +43,13 @@ def main() -> int:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--data-dir")
     args = parser.parse_args()
-    try:
-        # A run that names its data set and folder must not fail over a .config that it never asked for.
-        config = None if args.names and args.data_dir else configured()
-        folder = place(args.data_dir or config["DATA_DIR"])
-        for name in args.names or dict.fromkeys(s.dataset for s in matrix.expand(config)):
-            fetch(name, folder)
-    except InputError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
+    # A run that names its data set and folder must not fail over a .config that it never asked for.
+    config = None if args.names and args.data_dir else configured()
+    folder = place(args.data_dir or config["DATA_DIR"])
+    for name in args.names or dict.fromkeys(s.dataset for s in matrix.expand(config)):
+        fetch(name, folder)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    lib.call(main)

@@ -16,7 +16,6 @@ import lib  # noqa: E402
 
 try:
     from lib import overrides, report, results
-    from lib.config import InputError
     from lib.rundir import ROOT, checked, find_root, write_json
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
@@ -53,20 +52,16 @@ def main() -> int:
     parser.add_argument("--record", metavar="NAME")
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    try:
-        if args.record:
-            print(f"wrote {record(args.record)}")
-        stale = []
-        for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
-            old = path.read_text()
-            new = fill(old)
-            if new != old:
-                stale.append(path.name)
-                if not args.check:
-                    path.write_text(new)
-    except InputError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
+    if args.record:
+        print(f"wrote {record(args.record)}")
+    stale = []
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        old = path.read_text()
+        new = fill(old)
+        if new != old:
+            stale.append(path.name)
+            if not args.check:
+                path.write_text(new)
     if stale and args.check:
         print(f"error: tables differ from their records: {', '.join(stale)}; `make docs` writes them", file=sys.stderr)
         return 1
@@ -75,4 +70,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    lib.call(main)

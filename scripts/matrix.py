@@ -10,7 +10,6 @@ import lib  # noqa: E402
 
 try:
     from lib import kconfig, overrides, runner
-    from lib.config import InputError
     from lib.rundir import ROOT, find_root
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
@@ -32,30 +31,21 @@ def main() -> int:
     parser.add_argument("command", choices=["plan", "run", "continue", "rerun-failed"])
     parser.add_argument("--format", choices=["text", "ids"], default="text")
     args = parser.parse_args()
+    if args.command == "plan":
+        config = configured() if args.format == "text" else quietly(configured)
+        plan = runner.check(config)
+        print("\n".join(s.id for s in plan.specs) if args.format == "ids" else "\n".join(runner.describe(config, plan)))
+        return 0
     try:
-        if args.command == "plan":
-            config = configured() if args.format == "text" else quietly(configured)
-            plan = runner.check(config)
-            print(
-                "\n".join(s.id for s in plan.specs)
-                if args.format == "ids"
-                else "\n".join(runner.describe(config, plan))
-            )
-        elif args.command == "run":
+        if args.command == "run":
             runner.run(configured())
         else:
             root = find_root(overrides.existing())
             print(f"results: {root}", flush=True)
             runner.execute(root, failed_only=args.command == "rerun-failed")
-    except InputError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
     except runner.Failures as e:
         print(f"\n{e}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted: finished runs are kept, and `make continue` does the rest", file=sys.stderr)
-        return 130
     return 0
 
 
@@ -68,4 +58,4 @@ def quietly(function):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    lib.call(main)

@@ -10,7 +10,6 @@ import lib  # noqa: E402
 
 try:
     from lib import overrides, report, results, runner
-    from lib.config import InputError
     from lib.figure.base import render_all
     from lib.rundir import find_root
 except ModuleNotFoundError as e:
@@ -21,18 +20,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["report", "graphs"])
     args = parser.parse_args()
-    try:
-        found = results.load(find_root(overrides.existing()))
-        if args.command == "report":
-            runner.show(report.write(found))
-            return 0
+    found = results.load(find_root(overrides.existing()))
+    if args.command == "report":
+        runner.show(report.write(found))
+    else:
         files, skipped = render_all(found)
         print("\n".join([*map(str, files), *(f"graph {name} skipped: {why}" for name, why in skipped)]))
-    except InputError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    lib.call(main)

@@ -73,7 +73,8 @@ def check_files(title: str, folder: Path, md5: dict[str, str]) -> None:
 def advice(folder: Path) -> str:
     return (
         f"`make data` downloads it; without a network put the files into {folder} by hand (DATA_DIR= names another "
-        f"place), or use the embedded data set `{EMBEDDED}`, which needs no files"
+        f"place), or use the embedded data set `{EMBEDDED}`, which needs no files "
+        f"(<MODEL>_DATASET_{EMBEDDED.upper()}=y in the place of this one)"
     )
 
 

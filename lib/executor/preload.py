@@ -2,8 +2,9 @@
 
 Importing torch takes seconds, a fork of a process that has imported it a fraction of one. Nothing here runs a tensor
 operation, which would start threads that do not survive a fork; a forked run's numbers are bitwise those of a fresh
-interpreter. Requests come as JSON lines on standard input ({"argv", "cwd", "log"}), answers go out the same way:
-{"pid"} when the job has started, {"code"} when it has ended. End of input stops the job that runs, and this process.
+interpreter. Requests come as JSON lines on standard input ({"argv", "cwd", "log"}), one at a time; answers go out the
+same way: {"pid"} when the job has started, {"code"} when it has ended. End of input stops the job that runs, and this
+process; a job that was asked for before it is not started any more.
 """
 
 import contextlib
@@ -16,11 +17,11 @@ import signal
 import sys
 import traceback
 
+GRACE_S = 20.0  # what an interrupted job has to put its papers in order
+
 
 def child(request: dict) -> int:
-    """The job itself, in a process group of its own, with its output in its log."""
-    os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """The job itself, with its output in its log."""
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -29,6 +30,8 @@ def child(request: dict) -> int:
     os.chdir(request["cwd"])
     sys.argv = request["argv"]
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # one that came since the fork arrives now
         runpy.run_path(request["argv"][0], run_name="__main__")
     except SystemExit as e:
         if isinstance(e.code, str):
@@ -42,16 +45,21 @@ def child(request: dict) -> int:
 
 
 def start(request: dict) -> tuple[int, int]:
-    """Fork; the child's pid, and a descriptor that reads as ended when the child has."""
+    """Fork; the child's pid, which is its process group, and a descriptor that reads as ended when the child has."""
     alive, held = os.pipe()
     sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     pid = os.fork()
     if pid:
+        with contextlib.suppress(OSError):  # both do it, so that neither can be too early
+            os.setpgid(pid, pid)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         os.close(held)
         return pid, alive
     os.close(alive)
     code = 1
     try:
+        os.setpgid(0, 0)
         code = child(request)
     finally:
         with contextlib.suppress(Exception):
@@ -60,10 +68,13 @@ def start(request: dict) -> tuple[int, int]:
         os._exit(code)
 
 
-def stop(pid: int) -> None:
-    """The asker is gone: no one will read what this job makes, but its files should be whole."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGINT)
+def stop(pid: int, alive: int) -> None:
+    """The asker is gone: interrupt the job, so that its files are whole; kill it if it does not end."""
+    for kind in (signal.SIGINT, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, kind)
+        if select.select([alive], [], [], GRACE_S)[0]:
+            return
 
 
 def answer(what: dict) -> None:
@@ -76,12 +87,14 @@ def main(modules: list[str]) -> None:
     for module in modules:
         importlib.import_module(module)
     while line := sys.stdin.readline():
+        # Requests come one at a time, so all that can be there to read before the answer is the end of input.
+        if select.select([sys.stdin.fileno()], [], [], 0)[0]:
+            return
         pid, alive = start(json.loads(line))
         answer({"pid": pid})
-        # The only thing that can come while a job runs is the end of input.
         ready, _, _ = select.select([alive, sys.stdin.fileno()], [], [])
         if alive not in ready:
-            stop(pid)
+            stop(pid, alive)
         _, status = os.waitpid(pid, 0)
         os.close(alive)
         answer({"code": os.waitstatus_to_exitcode(status)})

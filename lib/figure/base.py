@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lib.config import Config
 from lib.registry import Registry
-from lib.results import Results, Run
+from lib.results import HOST, Results, Run
 from lib.spec import percent
 
 # key (GRAPH_* in Kconfig) -> function(results) -> (stem, matplotlib Figure) pairs
@@ -32,6 +32,7 @@ MISSING = {
     "gpu_memory_mean": "no memory was recorded over the training phase of any run",
     "test_accuracy_last": "no run has a test accuracy",
 }
+PROCESS = "Memory is the whole process, interpreter and libraries included: small differences do not tell methods apart"
 NAMED = 3  # runs named in a foot before it says only how many
 DPI = 120
 
@@ -163,6 +164,7 @@ class Family:
             f"commit {commit}{' with local changes' if any(x.get('dirty') for x in p) else ''}",
             *left_out(self.results, self.found),
         ]
+        notes = (*notes, *([PROCESS] if any(x.memory_source == HOST for x in self.results) else []))
         marked = [f"* Of other steps or data than the rest, or not at the sparsity asked: {named(sorted(self.odd))}."]
         return " ".join([f"{'; '.join(words)}.", *(f"{n}." for n in notes), *(marked if self.odd else [])])
 

@@ -114,3 +114,18 @@ def test_a_killed_asker_leaves_no_run_behind(name, tmp_path):
     os.kill(asker.pid, signal.SIGKILL)
     asker.wait()
     assert gone(int(pid_file.read_text()))
+
+
+def test_cancel_while_the_imports_go_on_starts_nothing(name, tmp_path, monkeypatch):
+    """Ctrl-C in the first seconds, when the request has been made and nothing runs yet."""
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(3)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def poll(_):
+        raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        statuses(name, [job(tmp_path / "a", "import time; time.sleep(60)")], poll=poll, imports=("slow_to_import",))
+    assert time.monotonic() - started < 20
+    assert not (tmp_path / "a" / "output.log").exists()
