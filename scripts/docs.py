@@ -21,7 +21,7 @@ except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
 
 BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-PRIVATE = ("host",)
+PRIVATE = ("host", "system")
 
 
 def record(name: str) -> Path:

@@ -268,7 +268,7 @@ def test_results_that_are_there_are_refused(repo, tmp_path):
     ("results", "says"),
     [
         ("Makefile/results", "cannot write results to"),
-        ("Makefile", "is not empty"),
+        ("Makefile", "is a file"),
         ("~no-such-user/results", "no such home directory"),
     ],
 )
@@ -365,7 +365,7 @@ def test_a_missing_package_names_make_venv(repo):
     """As a Python that has nothing installed says it."""
     for script in ("scripts/matrix.py", "scripts/config.py", "scripts/report.py", "scripts/data.py", "lenet5/train.py"):
         done = repo.script("-S", "-E", script, "plan")
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert "is missing in" in done.stderr
         assert "`make venv`" in done.stderr
 
