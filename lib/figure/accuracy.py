@@ -22,6 +22,7 @@ from lib.results import Results
 AXIS = "pruning_method"
 OTHERS = "#d0d0d0"
 LATE = 0.8  # of the epochs: what the closer view is scaled to
+ONCE = "one evaluation a run is no evolution"
 UNRECORDED = "no accuracy was recorded over epochs (FULL_TRAIN holds nothing out)"
 
 
@@ -48,15 +49,18 @@ def split(family: Family) -> str | None:
 
 @figure("accuracy_evolution")
 def accuracy_evolution(results: Results):
-    bare = []
+    bare: dict[str, list[str]] = {}
     for optimizer, family in by_optimizer(results):
         stem = f"{optimizer}_accuracy_evolution{family.suffix}"
-        if data := split(family):
-            yield stem, evolution(optimizer, family, data)
+        data = split(family)
+        if data is None:
+            bare.setdefault(UNRECORDED, []).append(stem)
+        elif max(len(r.epochs) for r in family.results) < 2:
+            bare.setdefault(ONCE, []).append(stem)
         else:
-            bare.append(stem)
+            yield stem, evolution(optimizer, family, data)
     if bare:
-        raise Skip(f"{', '.join(bare)}: {UNRECORDED}")
+        raise Skip("; ".join(f"{', '.join(stems)}: {why}" for why, stems in bare.items()))
 
 
 def evolution(optimizer: str, family: Family, data: str):

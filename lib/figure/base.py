@@ -151,6 +151,10 @@ class Family:
         usual, _ = Counter(budgets.values()).most_common(1)[0]
         return {r.id for r in self.results if budgets[r.id] != usual or missed(r)}
 
+    def memory_notes(self) -> list[str]:
+        """What a reader of memory figures must know."""
+        return [PROCESS] if any(r.memory_source == HOST for r in self.results) else []
+
     def foot(self, *notes: str) -> str:
         """Under what conditions the runs were made, which runs are not shown, and what else a reader must know."""
         r, p = self.results.runs[0], [x.provenance or self.results.provenance or {} for x in self.results]
@@ -164,7 +168,6 @@ class Family:
             f"commit {commit}{' with local changes' if any(x.get('dirty') for x in p) else ''}",
             *left_out(self.results, self.found),
         ]
-        notes = (*notes, *([PROCESS] if any(x.memory_source == HOST for x in self.results) else []))
         marked = [f"* Of other steps or data than the rest, or not at the sparsity asked: {named(sorted(self.odd))}."]
         return " ".join([f"{'; '.join(words)}.", *(f"{n}." for n in notes), *(marked if self.odd else [])])
 

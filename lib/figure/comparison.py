@@ -19,7 +19,13 @@ def training_memory_comparison(results: Results):
     for family in families(results, MEAN, ACCURACY):
         legends = [hue_legend(family, "optimizer"), marker_legend(family), shade_legend(family)]
         above, below = rows_height(family, "optimizer"), 3.3
-        fig = page(14, above + below, "Training memory of every run", family.foot(*about_seeds(family)), legends)
+        fig = page(
+            14,
+            above + below,
+            "Training memory of every run",
+            family.foot(*about_seeds(family), *family.memory_notes()),
+            legends,
+        )
         grid = fig.add_gridspec(2, 1, height_ratios=(above, below))
         what = (
             (MEAN, ".1f", "Mean memory", in_mib(family, "mean")),
@@ -97,7 +103,7 @@ def model_comparison(results: Results):
         notes = [] if family.source else ["Memory is not shown: it was not recorded, or from more than one source"]
         legends = [hue_legend(family, AXIS), line_legend(family)]
         title = f"{optimizer}: its runs side by side"
-        fig = page(14, above + below, title, family.foot(*notes, *about_seeds(family)), legends)
+        fig = page(14, above + below, title, family.foot(*notes, *about_seeds(family), *family.memory_notes()), legends)
         grid = fig.add_gridspec(2, 1, height_ratios=(above, below))
         curves(fig, grid[0], family)
         lower = grid[1].subgridspec(1, len(what), wspace=0.04).subplots(sharey=True, squeeze=False)

@@ -22,6 +22,7 @@ from lib.results import Results, Run
 
 POINTS = 600  # of a line over time; more cannot be seen
 TRAINING = ("train", "evaluate", "checkpoint")  # the monitor's phases between the first step and the last
+STROKES = "Strong between the dots: training; thin: loading before it, tests after it"
 MEAN, PEAK, ACCURACY = "gpu_memory_mean", "gpu_memory_max", "test_accuracy_last"
 
 
@@ -37,7 +38,7 @@ def about_seeds(family: Family) -> list[str]:
 def gpu_memory_comparison(results: Results):
     for family in families(results, MEAN):
         legends = [hue_legend(family, "optimizer"), shade_legend(family)]
-        foot = family.foot(*about_seeds(family))
+        foot = family.foot(*about_seeds(family), *family.memory_notes())
         fig = page(10.5, rows_height(family, "optimizer"), "Memory of every run, mean and peak", foot, legends)
         left, right = fig.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
         both(left, family)
@@ -75,7 +76,13 @@ def span(ax, family: Family) -> None:
 def memory_vs_accuracy_scatter(results: Results):
     for family in families(results, MEAN, ACCURACY):
         legends = [hue_legend(family, "optimizer"), marker_legend(family), shade_legend(family)]
-        fig = page(8, 4.9, "Test accuracy against training memory", family.foot(*about_seeds(family)), legends)
+        fig = page(
+            8,
+            4.9,
+            "Test accuracy against training memory",
+            family.foot(*about_seeds(family), *family.memory_notes()),
+            legends,
+        )
         scatter(fig.subplots(), family, 62)
         yield f"memory_vs_accuracy_scatter{family.suffix}", fig
 
@@ -99,7 +106,7 @@ def gpu_memory_timeline(results: Results):
         found = arms(family)
         across = panel_columns(len(found))
         down = -(-len(found) // across)
-        foot = family.foot("Strong between the dots: training; thin: loading before it, tests after it")
+        foot = family.foot(STROKES, *family.memory_notes())
         legends = [hue_legend(family, "optimizer"), line_legend(family)]
         fig = page(max(7, 3.1 * across), 2.1 * down + 0.5, "Memory of every run over its time", foot, legends)
         axes, hues = panels(fig, fig.add_gridspec(down, across), len(found)), family.hues("optimizer")

@@ -111,7 +111,10 @@ def curve(ax, s: Setting, value: Value, **style) -> list[float]:
 def whole_epochs(ax) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    low, high = ax.get_xlim()
+    if high - low < 1:  # one epoch: no fractions of it beside it
+        ax.set_xlim((low + high) / 2 - 0.6, (low + high) / 2 + 0.6)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
 
 
 def loss_axis(ax) -> None:
