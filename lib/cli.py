@@ -52,16 +52,21 @@ def parser(model: str) -> argparse.ArgumentParser:
         cell.add_argument(flag(axis), metavar="NAME", help=" | ".join(members(head)))
     cell.add_argument("--target-sparsity", metavar="SHARE", help="share of the prunable weights: above 0, below 1")
     cell.add_argument("--seed", metavar="N", help="seed of every random choice (default 0)")
-    group = p.add_argument_group("settings (defaults are Kconfig's)")
+    groups: dict[type, argparse._ArgumentGroup] = {}
     for name, (cls, prefix) in settings(model).items():
+        if cls not in groups:
+            groups[cls] = p.add_argument_group(cls.__name__.removesuffix("Options").lower())
         field = next(f for f in dataclasses.fields(cls) if f.name == name)
-        symbol = f"{prefix}{name}".upper()
-        if field.metadata.get("choice"):
-            text = " | ".join(members(symbol))
-        else:
-            text = (kconfig.prompt(symbol) or "").replace("%", "%%")
-        group.add_argument(flag(name), metavar="y|n" if field.type is bool else "VALUE", help=text)
+        kind = "y|n" if field.type is bool else "VALUE"
+        groups[cls].add_argument(flag(name), metavar=kind, help=described(field, f"{prefix}{name}".upper()))
     return p
+
+
+def described(field: dataclasses.Field, symbol: str) -> str:
+    """The members of a choice, or the prompt in Kconfig; and the default."""
+    text = " | ".join(members(symbol)) if field.metadata.get("choice") else kconfig.prompt(symbol) or ""
+    default = {True: "y", False: "n", None: ""}.get(field.default, field.default)
+    return (f"{text} [{default}]" if str(default) else text).replace("%", "%%")
 
 
 def flag(name: str) -> str:

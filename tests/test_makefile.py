@@ -389,3 +389,31 @@ def test_make_in_a_folder_with_spaces(repo, tmp_path):
     done = type(repo)(moved).make("plan", "FORMAT=ids")
     assert (done.returncode, len(done.stdout.split())) == (0, 11)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["olddefconfig", "SET=LENET5_EPOCHS=4"], "SET changes nothing here"),
+        (["defconfig-quickstart", "EPOCHS=3"], "EPOCHS changes nothing here"),
+        (["list-defconfigs", "FORMAT=ids"], "FORMAT changes nothing here"),
+        (["plan", "PYTHON="], "PYTHON= is given but empty"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(repo, args, says):
+    failed(repo.make(*args), says)
+
+
+def test_a_preset_and_its_matrix_on_one_line(repo):
+    done = repo.make("defconfig-lenet5-sgd", "plan", "EPOCHS=2", "FORMAT=ids")
+    assert (done.returncode, done.stdout.split()[-1]) == (0, "lenet5_sgd_none")
+
+
+def test_new_code_counts_as_a_local_change(repo):
+    """A file that git does not know yet can change a result as well as an edit can."""
+    code = "from lib import provenance; print(provenance.collect()['dirty'])"
+    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "m"]):
+        repo.run("git", *command)
+    assert repo.script("-c", code).stdout == "None\n"
+    (repo.path / "lib" / "optim" / "new.py").write_text("# new\n")
+    assert repo.script("-c", code).stdout != "None\n"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import signal
 from types import SimpleNamespace
 
@@ -197,3 +198,19 @@ def test_train_py_as_a_module(repo):
     done = repo.script("-m", "lenet5.train", "--help")
     assert done.returncode == 0, done.stderr
     assert "--pruning-ramp-end" in done.stdout
+
+
+@pytest.mark.parametrize(("status", "code"), [("done", 0), ("diverged", 1)])
+def test_the_status_of_a_run_is_the_exit_status(monkeypatch, tmp_path, status, code):
+    import lib.trainer
+    from lib.main import one
+    from lib.rundir import RunDir
+
+    monkeypatch.setattr(lib.trainer, "train", lambda *_: status)
+    assert one(None, RunDir(tmp_path), None, None) == code
+
+
+def test_help_says_defaults():
+    text = cli.parser("lenet5").format_help()
+    assert re.search(r"--adam-lr VALUE\s+Learning rate of the Adam family \[0.003\]", text)
+    assert re.search(r"cubic \| linear \| cubic_late \| one_shot\s+\[cubic\]", text)

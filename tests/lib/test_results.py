@@ -159,3 +159,32 @@ def test_report_files(root):
     assert "| lenet5_adamw_none |" in written.markdown.read_text()
     assert "n = 1 seed (0)" in written.table
     assert "c0ffee" in written.table
+
+
+def test_rows_of_different_code_and_busy_hours_are_remarked(root):
+    finish(root, "lenet5_adamw_none", provenance={"commit": "a" * 40, "dirty": None})
+    finish(root, "lenet5_adamw_movement_70", provenance={"commit": "b" * 40, "dirty": "x"}, elapsed_s=25.0)
+    text = "\n".join(report.tables(results.load(root), report.as_text))
+    assert f"commit {'a' * 12} or {'b' * 12} with local changes" in text
+    assert "rows come from different code" in text
+    assert "a step of lenet5_adamw_movement_70 took 2.5 times that of lenet5_adamw_none" in text
+
+
+def test_leaders_are_ranked_among_equals(root):
+    """Of one model, data set and length; a short run with a high score is not a leader of the long ones."""
+    for name in ("lenet5_adamw_none", "lenet5_adamw_magnitude_50"):
+        finish(root, name)
+    finish(root, "lenet5_adamw_movement_50", steps=10, test_accuracy_last=99.9)
+    lines = list(report.leaders(results.load(root), report.as_text))
+    assert "lenet5 on digits" in "\n".join(lines)
+    assert not any("movement" in line for line in lines)
+    assert sum(line.strip().startswith(("1 ", "2 ")) for line in lines) == 2
+
+
+def test_a_damaged_summary_is_a_failed_run(root):
+    finish(root, "lenet5_adamw_none")
+    path = root / "lenet5_adamw_none" / "summary.json"
+    path.write_text(path.read_text()[:50])
+    [r] = results.load(root)
+    assert (r.status, "make continue" in r.reason) == ("failed", True)
+    assert not rundir.RunDir(r.path).finished
