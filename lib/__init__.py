@@ -12,6 +12,9 @@ docs/architecture.md says why.
 
 import os
 import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent  # of the checkout: Kconfig, defconfigs, the models, the results
 
 
 def missing(error: ModuleNotFoundError) -> int:

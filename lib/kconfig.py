@@ -12,11 +12,12 @@ from pathlib import Path
 
 import kconfiglib
 
+from lib import ROOT
 from lib.config import Config, InputError, format_line, parse_line, read_whole, refuse_unwritable
 from lib.registry import unknown
 
-ROOT = Path(__file__).resolve().parent.parent
 BOOL = kconfiglib.BOOL
+CONFIG, PRESETS, DEFAULT = ROOT / ".config", ROOT / "defconfigs", "quickstart"
 KINDS = {kconfiglib.BOOL: "bool", kconfiglib.INT: "int", kconfiglib.STRING: "string"}
 # Published as one comma list; it becomes the bools on reading and is never written.
 BASE_LIST = "ADAMWPRUNE_BASE_OPTIMIZER_NAME"
@@ -35,6 +36,11 @@ def tree() -> kconfiglib.Kconfig:
 def load(path: str | Path) -> Config:
     """Read a `.config` or a preset; every line must survive. Raises InputError naming the first line that does not."""
     return apply(None, read_lines(path))
+
+
+def chosen() -> Path:
+    """The configuration in force: .config, or the default preset where nothing is configured."""
+    return CONFIG if CONFIG.exists() else PRESETS / DEFAULT
 
 
 def read_lines(path: str | Path) -> list[tuple[str, str, str]]:

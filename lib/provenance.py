@@ -8,7 +8,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from lib import ROOT
+
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "matplotlib", "kconfiglib")
 
 

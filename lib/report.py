@@ -121,7 +121,7 @@ def tables(results: Results, form: Callable) -> Iterator[str]:
             columns.append(STATUS)
         yield from form([c.head for c in columns], [[c.entry(r) for c in columns] for r in group])
         yield ""
-        yield from remarks(group, form)
+        yield from remarks(group)
     if results.missing:
         yield f"Planned and not run: {', '.join(results.missing)}."
         yield ""
@@ -133,6 +133,9 @@ def published(results: Results) -> Iterator[str]:
         yield f"{model} on {dataset}: {conditions(group)}"
         yield ""
         yield from as_markdown([c.head for c in COLUMNS], [[c.entry(r) for c in COLUMNS] for r in group])
+        for remark in (*resident(group), *busy(group)):
+            yield ""
+            yield f"{remark[0].upper()}{remark[1:]}."
 
 
 def conditions(group: Results) -> str:
@@ -161,7 +164,7 @@ def origin(r: Run, group: Results) -> str:
     return f"{(p.get('commit') or 'unknown')[:12]}{' with local changes' if p.get('dirty') else ''}"
 
 
-def remarks(group: Results, form: Callable) -> Iterator[str]:
+def remarks(group: Results) -> Iterator[str]:
     """What a reader must know before comparing rows."""
     found = []
     if len({r.steps for r in group.done}) > 1:

@@ -27,12 +27,11 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from lib import provenance
+from lib import ROOT, provenance
 from lib.config import Config, InputError, write_atomic
 from lib.spec import RunSpec
 
 SCHEMA = 1
-ROOT = Path(__file__).resolve().parent.parent
 PATTERN = "test_matrix_results_*"
 # What a results directory holds beside its runs.
 OWN = ("config", "provenance.json", "all_results.json", "summary_report.txt", "report.md", "report.html", "graphs")

@@ -9,16 +9,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lib  # noqa: E402
 
 try:
-    from lib import kconfig
+    from lib import ROOT, kconfig
     from lib.config import InputError, write_atomic
+    from lib.kconfig import CONFIG, DEFAULT, PRESETS
     from lib.registry import unknown
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
-
-ROOT = Path(__file__).resolve().parent.parent
-CONFIG = ROOT / ".config"
-PRESETS = ROOT / "defconfigs"
-DEFAULT = "quickstart"
 
 
 def presets() -> dict[str, str]:
@@ -58,7 +54,7 @@ def menu(style: str) -> None:
 
 
 def olddefconfig() -> None:
-    path = CONFIG if CONFIG.exists() else preset(DEFAULT)
+    path = kconfig.chosen()
     config, dropped = kconfig.tidy(path)
     replace(config)
     for line in dropped:

@@ -12,7 +12,7 @@ try:
     from lib import kconfig, matrix, overrides
     from lib.config import InputError
     from lib.data.base import DATASETS, MissingData
-    from lib.rundir import ROOT, place
+    from lib.rundir import place
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
 
@@ -31,20 +31,17 @@ def fetch(name: str, folder: Path) -> None:
     print(f"{record.title}: {'embedded' if record.embedded else f'complete in {folder}'}")
 
 
-def configured():
-    path = ROOT / ".config"
-    if not path.exists():
-        path = ROOT / "defconfigs" / "quickstart"
-    return overrides.apply(kconfig.load(path), overrides.from_environment())
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--data-dir")
     args = parser.parse_args()
     # A run that names its data set and folder must not fail over a .config that it never asked for.
-    config = None if args.names and args.data_dir else configured()
+    config = (
+        None
+        if args.names and args.data_dir
+        else overrides.apply(kconfig.load(kconfig.chosen()), overrides.from_environment())
+    )
     folder = place(args.data_dir or config["DATA_DIR"])
     for name in args.names or dict.fromkeys(s.dataset for s in matrix.expand(config)):
         fetch(name, folder)

@@ -10,19 +10,16 @@ import lib  # noqa: E402
 
 try:
     from lib import kconfig, overrides, runner
-    from lib.rundir import ROOT, find_root
+    from lib.rundir import find_root
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
-
-DEFAULT = "quickstart"
 
 
 def configured():
     """.config with the overrides; where nothing is configured, the preset quickstart."""
-    path = ROOT / ".config"
-    if not path.exists():
-        print(f"no .config here: taking the preset {DEFAULT} (`make menuconfig` or `make defconfig-<name>` make one)")
-        path = ROOT / "defconfigs" / DEFAULT
+    path = kconfig.chosen()
+    if path != kconfig.CONFIG:
+        print(f"no .config here: taking the preset {path.name} (`make menuconfig` or `make defconfig-<name>` make one)")
     return overrides.apply(kconfig.load(path), overrides.from_environment())
 
 

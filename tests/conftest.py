@@ -82,3 +82,14 @@ def quickstart():
 def lenet5():
     """The preset lenet5: six optimizers, four methods, three sparsities."""
     return kconfig.load(ROOT / "defconfigs" / "lenet5")
+
+
+@pytest.fixture
+def one_thread():
+    """One thread of torch: workers that run in parallel would fight for cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -7,11 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+from lib import ROOT
 from lib.executor.base import EXECUTORS, Job, Status
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 GRACE_S = 20.0  # what an interrupted run has to put its papers in order
 
 

@@ -12,12 +12,8 @@ SHAPES = [(7, 5), (5,), (3, 2, 3, 3), (1,), (64, 33), (33,)]
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    """Workers that run in parallel would fight for cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def quiet(one_thread):
+    """Every test here computes, and leaves the other cores to the other workers."""
 
 
 @pytest.fixture

@@ -3,18 +3,13 @@
 from dataclasses import fields
 
 import pytest
-import torch
 
 from lib.optim.base import OPTIMIZERS, Hyper, decay_groups
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    """Workers that run in parallel would fight for cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def quiet(one_thread):
+    """Every test here computes, and leaves the other cores to the other workers."""
 
 
 @pytest.fixture(scope="session")
