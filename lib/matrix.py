@@ -13,6 +13,7 @@ from lib.config import Config, InputError
 from lib.optim.adamwprune import DEFAULT_BASE
 from lib.optim.base import OPTIMIZERS
 from lib.prune.base import PRUNERS, PruningOptions
+from lib.prune.distribution import DISTRIBUTIONS
 from lib.prune.importance import IMPORTANCE
 from lib.prune.state import DEFAULT_VARIANT
 from lib.rundir import OWN
@@ -50,10 +51,10 @@ def expand(config: Config) -> list[RunSpec]:
 
 def plan(config: Config) -> Plan:
     axes = read_axes(config)
-    distribution = config.read(PruningOptions).pruning_distribution
+    options = config.read(PruningOptions)
     specs, left_out = [], []
     for cell in cells(axes):
-        why = impossible(cell, distribution)
+        why = impossible(cell, options)
         (left_out.append(why) if why else specs.append(cell))
     check_used(axes, specs, left_out)
     specs = name(config, axes, specs)
@@ -144,7 +145,7 @@ def cells(axes: Axes) -> Iterator[RunSpec]:
                                     yield RunSpec(model, dataset, optimizer, method, variant, base, sparsity, seed)
 
 
-def impossible(s: RunSpec, distribution: str) -> str | None:
+def impossible(s: RunSpec, options: PruningOptions) -> str | None:
     """Why a cell cannot be run, or None."""
     optim, method = OPTIMIZERS[s.optimizer], PRUNERS[s.pruning_method]
     pair = f"{s.optimizer} x {s.pruning_method}"
@@ -154,11 +155,52 @@ def impossible(s: RunSpec, distribution: str) -> str | None:
         return f"{pair}: {s.pruning_method} pairs only with {' and '.join(sorted(method.pairs_with))}"
     if not method.needs <= optim.keeps:
         return f"{pair}: {s.pruning_method} reads {', '.join(sorted(method.needs - optim.keeps))}, which is not kept"
-    if s.adamwprune_variant:
-        own = IMPORTANCE[s.adamwprune_variant].distribution
-        if own and distribution != "global":
-            return f"{s.adamwprune_variant} x {distribution}: it brings its own distribution over the layers, {own}"
+    if not method.sparse:
+        return None
+    takes, asked = distributions(s), options.pruning_distribution
+    who = s.adamwprune_variant if own_distribution(s) else s.pruning_method
+    if takes and asked not in ("global", *takes):
+        return f"{who} x {asked}: it takes {' or '.join(takes)} as its distribution over the layers"
+    if takes and takes[0] not in DISTRIBUTIONS and options.pruning_layer_floor:
+        return f"{who} x PRUNING_LAYER_FLOOR={options.pruning_layer_floor:g}: its distribution, {takes[0]}, has none"
     return None
+
+
+def own_distribution(s: RunSpec) -> str | None:
+    """The distribution that a variant brings."""
+    return IMPORTANCE[s.adamwprune_variant].distribution if s.adamwprune_variant else None
+
+
+def distributions(s: RunSpec) -> tuple[str, ...] | None:
+    """The distributions that a run can have, the first in the place of global; None is any."""
+    own = own_distribution(s)
+    return (own,) if own else PRUNERS[s.pruning_method].distributions
+
+
+def distribution(s: RunSpec, options: PruningOptions) -> str:
+    """The distribution that a run has."""
+    takes, asked = distributions(s), options.pruning_distribution
+    return takes[0] if takes and asked == "global" else asked
+
+
+def check_distribution(s: RunSpec, options: PruningOptions) -> None:
+    """Raises InputError where a run's distribution cannot give the sparsity that is asked for."""
+    if not PRUNERS[s.pruning_method].sparse:
+        return
+    if distribution(s, options) == "nm":
+        n, m = options.pattern()
+        if abs(s.target_sparsity - (1 - n / m)) > 1e-9:
+            raise InputError(
+                f"TARGET_SPARSITY={s.target_sparsity:g}: PRUNING_DISTRIBUTION_NM with PRUNING_NM={n}:{m} is sparsity "
+                f"{1 - n / m:g} and no other"
+            )
+        if options.pruning_layer_floor:
+            raise InputError("PRUNING_LAYER_FLOOR with PRUNING_DISTRIBUTION_NM: an N:M pattern is a floor already")
+    elif options.pruning_layer_floor + s.target_sparsity > 1:
+        raise InputError(
+            f"PRUNING_LAYER_FLOOR={options.pruning_layer_floor:g} keeps more of every layer than "
+            f"TARGET_SPARSITY={s.target_sparsity:g} leaves: their sum must be at most 1"
+        )
 
 
 def check_used(axes: Axes, specs: list[RunSpec], left_out: list[str]) -> None:

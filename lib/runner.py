@@ -1,6 +1,8 @@
 """A matrix from configuration to report: plan, run, continue. No torch here: runs are jobs of an executor."""
 
 import contextlib
+import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -11,10 +13,11 @@ from lib import hyper, kconfig, provenance, report, results
 from lib.config import Config, InputError
 from lib.data.base import DATASETS, MissingData
 from lib.executor.base import EXECUTORS, ExecutorOptions, Job
-from lib.matrix import Plan, pin
+from lib.matrix import Plan, check_distribution, pin
 from lib.matrix import plan as make_plan
+from lib.monitor.base import BACKENDS
 from lib.monitor.client import MonitorOptions
-from lib.optim.base import OPTIMIZERS
+from lib.optim.base import OPTIMIZERS, UpdateOptions
 from lib.prune.base import PRUNERS, PruningOptions
 from lib.prune.schedule import schedule
 from lib.rundir import ROOT, RunDir, checked, locked, new_root, newest, place
@@ -22,6 +25,8 @@ from lib.spec import RunSpec
 
 # What every run imports, and a data set's own; a fork inherits them.
 IMPORTS = ("torch", "torch._dynamo", "lib.main", "lib.runner", "lib.trainer", "lib.task")
+COMPILED_FROM = 5_000_000  # parameters, for UPDATE_AUTO: found with `make bench-core`
+COMPILER = os.environ.get("CXX", "g++")  # what torch.compile takes, too
 GFLOPS = 6.0  # training arithmetic a core does a second on small images: a guess until runs are recorded
 
 
@@ -38,6 +43,7 @@ def check(config: Config) -> Plan:
         hyper.warmup_steps(spec.model, hyper.read_recipe(config, spec.model), lengths(config, spec))
         for options in OPTIMIZERS[spec.optimizer].options:
             config.read(options)
+        check_distribution(spec, config.read(PruningOptions))
         pruning_schedule(config, spec)
     return plan
 
@@ -53,7 +59,8 @@ def pruning_schedule(config: Config, spec: RunSpec):
         return None
     resets = OPTIMIZERS[spec.optimizer].resets(config.read, spec.adamwprune_base)
     length = lengths(config, spec)
-    return schedule(config.read(PruningOptions), spec.target_sparsity, length.steps, length.scale, resets)
+    own = PRUNERS[spec.pruning_method].schedule
+    return schedule(config.read(PruningOptions), spec.target_sparsity, length.steps, length.scale, resets, own)
 
 
 def describe(config: Config, plan: Plan) -> Iterator[str]:
@@ -128,7 +135,26 @@ def resolve(config: Config) -> Config:
     """Fix what must be equal for all runs of a directory, however often it is continued."""
     if config["NUM_THREADS"] == "0":
         config = config.replace({"NUM_THREADS": str(provenance.cores())})
+    if config.read(UpdateOptions).update == "auto" and (trains_on_gpu(config) or not shutil.which(COMPILER)):
+        config = choose(config, "eager")
     return config
+
+
+def trains_on_gpu(config: Config) -> bool:
+    device = config.read(hyper.Training).device
+    return device == "cuda" or (device == "auto" and BACKENDS["nvidia"].probe())
+
+
+def choose(config: Config, update: str) -> Config:
+    return config.replace({f"UPDATE_{m.upper()}": "y" if m == update else "n" for m in config.members("UPDATE")})
+
+
+def pinned(config: Config, spec: RunSpec) -> Config:
+    """The config of one run of a resolved matrix."""
+    if config.read(UpdateOptions).update == "auto":
+        large = int(config[f"{spec.model.upper()}_PARAMETERS"]) >= COMPILED_FROM
+        config = choose(config, "compiled" if large else "eager")
+    return kconfig.normalise(pin(config, spec))
 
 
 def prepare(config: Config) -> Path:
@@ -138,7 +164,7 @@ def prepare(config: Config) -> Path:
     require_data(config, plan)
     root = new_root(config["RESULTS"], config)
     for spec in plan.specs:
-        RunDir(root / spec.id).create(kconfig.normalise(pin(config, spec)), spec)
+        RunDir(root / spec.id).create(pinned(config, spec), spec)
     return root
 
 
@@ -194,7 +220,7 @@ def run_pending(root: Path, plan: Plan, failed_only: bool) -> None:
     require_data(config, plan)
     todo = pending(root, failed_only)
     for d in todo:
-        d.create(kconfig.normalise(pin(config, spec_of(plan, d))), spec_of(plan, d)).clear()
+        d.create(pinned(config, spec_of(plan, d)), spec_of(plan, d)).clear()
     work, imports = jobs(root, todo)
     with Progress(len(work)) as progress:
         executor = EXECUTORS[config.read(ExecutorOptions).executor](imports=imports, poll=progress.poll)

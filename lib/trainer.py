@@ -18,9 +18,11 @@ import torch
 from lib import checkpoint, hyper, provenance
 from lib.config import Config, InputError
 from lib.data.base import DATASETS
+from lib.matrix import distribution
 from lib.monitor.client import Monitor, MonitorOptions
 from lib.optim.base import OPTIMIZERS, Hyper, decay_groups
 from lib.prune.base import PRUNERS, PruningOptions
+from lib.prune.kernel.audit import audit_event
 from lib.prune.kernel.pruner import Plan, prunable
 from lib.prune.schedule import Schedule, schedule
 from lib.rundir import SCHEMA, RunDir, place, write_json
@@ -51,6 +53,7 @@ class Trainer:
     """One run: everything is made in the constructor's order, from the run's own config."""
 
     def __init__(self, task, spec: RunSpec, config: Config, rundir: RunDir, monitor: Monitor):
+        self.step = 0
         self.task, self.spec, self.config, self.rundir, self.monitor = task, spec, config, rundir, monitor
         self.training = config.read(hyper.Training)
         self.recipe = hyper.read_recipe(config, spec.model)
@@ -66,7 +69,7 @@ class Trainer:
         self.weights = prunable(self.model)
         self.optimizer = self._optimizer()
         self.pruner, self.schedule = self._pruner()
-        self.step, self.epochs, self.best = 0, [], None
+        self.epochs, self.best = [], None
 
     def _model(self):
         torch.manual_seed(derive(self.spec.seed, "init"))
@@ -94,9 +97,21 @@ class Trainer:
             return None, NO_PRUNING
         options = self.config.read(PruningOptions)
         resets = optim.resets(self.config.read, self.spec.adamwprune_base)
-        when = schedule(options, self.spec.target_sparsity, self.length.steps, self.length.scale, resets)
-        plan = Plan(when, options.pruning_distribution, self.spec.adamwprune_variant, self._record)
+        length = self.length
+        when = schedule(options, self.spec.target_sparsity, length.steps, length.scale, resets, method.schedule)
+        plan = Plan(
+            when,
+            distribution(self.spec, options),
+            self.spec.adamwprune_variant,
+            self._record,
+            floor=options.pruning_layer_floor,
+            pattern=options.pattern(),
+            drop=options.pruning_drop_fraction,
+            seed=derive(self.spec.seed, "pruning"),
+            audit=audit_event if options.pruning_audit else None,
+        )
         pruner = method.build(self.weights, plan)
+        self.weights = pruner.weights
         pruner.attach(self.optimizer)
         return pruner, when
 
@@ -188,7 +203,7 @@ class Trainer:
                     f"{DIVERGED_AFTER} steps in a row had gradients that are not finite, to step {self.step}"
                 )
         if self.pruner and self.step == self.length.steps:
-            self.pruner.on_updated()  # an event that met only skipped steps is still owed
+            self.pruner.finish()
         total, counted = torch.stack([total, counted]).tolist()
         return total / counted if counted else math.nan
 

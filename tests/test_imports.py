@@ -17,7 +17,7 @@ LAYERS = [
     {"registry", "config"},
     {"kconfig", "provenance", "optim", "prune", "data", "monitor", "executor"},
     {"spec", "matrix", "cli", "hyper", "rundir", "checkpoint", "overrides"},
-    {"task", "trainer", "results", "progress"},
+    {"task", "trainer", "results", "progress", "audit"},
     {"main", "report", "figure", "runner"},
 ]
 LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
@@ -30,8 +30,9 @@ FILES = sorted(
 LIB = [f for f in FILES if f.startswith("lib/")]
 # Where torch may stand: tensor code, the loop, the models, and a process of its own that nothing imports.
 TORCH = ("lib/optim/kernel/", "lib/prune/kernel/", "lib/data/kernel/", "lib/executor/preload.py")
-TORCH += ("lib/task.py", "lib/trainer.py", "lib/checkpoint.py", *(f"{m}/" for m in MODELS))
-# Each foreign package and its one home. numpy is the exception: data sets, their joining in the task, and figures.
+TORCH += ("lib/task.py", "lib/trainer.py", "lib/checkpoint.py", "scripts/bench_core.py", *(f"{m}/" for m in MODELS))
+# Each foreign package and its one home. numpy is the exception: data sets, their joining in the task, figures, and the
+# histograms of the selection.
 FOREIGN = {
     "torch": TORCH,
     "kconfiglib": ("lib/kconfig.py",),
@@ -41,10 +42,10 @@ FOREIGN = {
     "psutil": ("lib/monitor/",),
     "tqdm": ("lib/progress.py",),
     "sklearn": ("lib/data/",),
-    "torchvision": ("lib/data/",),
+    "torchvision": ("lib/data/", "scripts/bench_core.py"),
     "scipy": ("lib/results.py",),
     "jinja2": ("lib/report.py",),
-    "numpy": ("lib/data/", "lib/task.py", "lib/figure/"),
+    "numpy": ("lib/data/", "lib/task.py", "lib/figure/", "lib/prune/kernel/"),
 }
 
 

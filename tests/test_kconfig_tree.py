@@ -47,6 +47,7 @@ CHOICES = {
     "PRUNING_SCHEDULE": SHAPES,
     "PRUNING_DISTRIBUTION": DISTRIBUTIONS,
     "DEVICE": ["auto", "cpu", "cuda"],
+    "UPDATE": ["auto", "eager", "compiled"],
     **{f"{m.upper()}_LR_SCHEDULE": ["cosine", "constant"] for m in MODELS},
 }
 KIND = {int: kconfiglib.INT, bool: kconfiglib.BOOL}  # every other field is a string
@@ -156,7 +157,7 @@ def test_no_symbol_that_nobody_reads(tree):
     read |= {s.name for m in MODELS for s in members(tree, f"{m.upper()}_DATASET")}
     read |= {s.name for s in members(tree, "GRAPH")}  # lib/figure
     read |= {"TARGET_SPARSITY"}  # lib/matrix.py
-    read |= {f"{m.upper()}_MFLOP" for m in MODELS}  # the estimate of a plan
+    read |= {f"{m.upper()}_{fact}" for m in MODELS for fact in ("MFLOP", "PARAMETERS")}  # lib/runner.py
     assert {s.name for s in tree.unique_defined_syms} - read == set()
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lib.config import number
-from lib.optim.base import OPTIMIZERS, Optim, Resets
+from lib.optim.base import OPTIMIZERS, Optim, Resets, UpdateOptions, compiled
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ def build(groups, hyper, read, base="", amsgrad=False):
 
     o = read(SpamOptions)
     spam = Spam(o.spam_theta, o.spam_delta_t, o.spam_warmup, o.spam_grace)
-    return Adam(groups, hyper, eps=o.spam_eps, amsgrad=amsgrad, spam=spam)
+    return Adam(groups, hyper, eps=o.spam_eps, amsgrad=amsgrad, spam=spam, compiled=compiled(read))
 
 
 def resets(read, base=""):
@@ -29,4 +29,4 @@ def resets(read, base=""):
     return Resets(o.spam_delta_t, o.spam_warmup) if o.spam_delta_t else None
 
 
-OPTIMIZERS.add("adamwspam", Optim("adamwspam", build, (SpamOptions,), resets=resets))
+OPTIMIZERS.add("adamwspam", Optim("adamwspam", build, (SpamOptions, UpdateOptions), resets=resets))

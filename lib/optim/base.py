@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.config import number
+from lib.config import choice, number
 from lib.registry import Registry
 
 Read = Callable[[type], Any]  # a settings class -> its values from the run's config
@@ -52,13 +52,29 @@ class Optim:
     resets: Callable[[Read, str], Resets | None] = field(default=lambda read, base: None)
     has_base: bool = False
 
+    @property
+    def holds_masks(self) -> bool:
+        """Whether its state alone can tell a pruned weight: w = 0 and exp_avg_sq = 0."""
+        return "exp_avg_sq" in self.keeps
+
 
 @dataclass(frozen=True)
 class AdamOptions:
     adam_eps: float = number(1e-8, above=0)
 
 
+@dataclass(frozen=True)
+class UpdateOptions:
+    """How the Adam family's update runs. "auto" is decided before a run starts (lib/hyper.py)."""
+
+    update: str = choice("auto")
+
+
 OPTIMIZERS: Registry[Optim] = Registry("optimizer", "lib.optim")
+
+
+def compiled(read: Read) -> bool:
+    return read(UpdateOptions).update == "compiled"
 
 
 def decay_groups(named_parameters, weight_decay: float) -> list[dict]:

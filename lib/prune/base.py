@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lib.config import Steps, choice
+from lib.config import InputError, Steps, choice, number
 from lib.registry import Registry
 
 
@@ -16,6 +16,19 @@ class PruningOptions:
     pruning_ramp_end: Steps = Steps("75%")
     pruning_frequency: Steps = Steps("")
     pruning_distribution: str = choice("global")
+    pruning_nm: str = "2:4"
+    pruning_layer_floor: float = number(0.0, low=0, below=1)
+    pruning_drop_fraction: float = number(0.3, above=0, below=1)
+    pruning_audit: bool = False
+
+    def pattern(self) -> tuple[int, int]:
+        """(N, M) of PRUNING_NM. Raises InputError unless 1 <= N < M."""
+        parts = self.pruning_nm.split(":")
+        if len(parts) == 2 and all(p.strip().isdecimal() for p in parts):
+            n, m = map(int, parts)
+            if 1 <= n < m:
+                return n, m
+        raise InputError(f'PRUNING_NM="{self.pruning_nm}": give N:M with 1 <= N < M, such as "2:4" (2 of 4 stay)')
 
 
 @dataclass(frozen=True)
@@ -26,8 +39,11 @@ class Method:
     (name, parameter); None for a method that prunes nothing.
     needs: state tensors of the optimizer that its score reads.
     pairs_with: the optimizers it pairs with; None is any.
-    bytes_per_param: what it keeps between steps, per prunable weight.
+    bytes_per_param: what it keeps between steps, per prunable weight, besides a mask.
+    reversible: whether it takes weights back, so that an optimizer's state cannot be its mask.
     has_variant: whether it is multiplied by ADAMWPRUNE_VARIANT_*.
+    schedule: the shape of its ramp where that is part of the method; "" is PRUNING_SCHEDULE_*.
+    distributions: those it can take, the first in the place of global; None is any.
     """
 
     name: str
@@ -35,11 +51,19 @@ class Method:
     needs: frozenset[str] = frozenset()
     pairs_with: frozenset[str] | None = None
     bytes_per_param: int = 0
+    reversible: bool = False
     has_variant: bool = False
+    schedule: str = ""
+    distributions: tuple[str, ...] | None = None
 
     @property
     def sparse(self) -> bool:
         return self.build is not None
+
+    def kept(self, holds_masks: bool) -> int:
+        """Bytes per prunable weight that it keeps between steps, on an optimizer that can or cannot hold its mask."""
+        mask = 0 if not self.sparse or (holds_masks and not self.reversible) else 1
+        return self.bytes_per_param + mask
 
 
 PRUNERS: Registry[Method] = Registry("pruning method", "lib.prune")

@@ -9,4 +9,4 @@ def build(weights, plan):
     return Displacement(weights, plan)
 
 
-PRUNERS.add("displacement", Method("displacement", build, bytes_per_param=5))
+PRUNERS.add("displacement", Method("displacement", build, bytes_per_param=4))

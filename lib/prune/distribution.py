@@ -1,7 +1,8 @@
 """How many weights each layer gives up. Pure arithmetic on layer shapes.
 
 A distribution is a function (shapes, share) -> shares per layer, or None for one threshold over all layers. `allocate`
-turns shares into counts whose sum is exactly round(share * N).
+turns shares into counts whose sum is exactly round(share * N). "nm" is one threshold too, over the weights that an N:M
+pattern lets go (lib/prune/kernel/pattern.py).
 """
 
 import math
@@ -48,7 +49,7 @@ def depth(shapes: list[Shape], share: float) -> list[float]:
         capped |= over
 
 
-DISTRIBUTIONS = {"global": None, "uniform": uniform, "erk": erk}
+DISTRIBUTIONS = {"global": None, "uniform": uniform, "erk": erk, "nm": None}
 OWN = {"depth": depth}
 
 
@@ -57,13 +58,25 @@ def target_count(share: float, total: int) -> int:
     return round(share * total)
 
 
-def allocate(shares: list[float], sizes: list[int], total: int, at_least: list[int] | None = None) -> list[int]:
+def most(size: int, floor: float) -> int:
+    """Weights that a layer may give up where the share `floor` of it stays."""
+    return size - math.ceil(floor * size - 1e-9)  # 0.07 * 100 is a little above 7
+
+
+def allocate(
+    shares: list[float],
+    sizes: list[int],
+    total: int,
+    at_least: list[int] | None = None,
+    at_most: list[int] | None = None,
+) -> list[int]:
     """Whole counts near shares * sizes that sum to exactly `total`, by largest remainder.
 
-    at_least: counts already pruned, which no layer may fall below; their sum must be at most `total`.
+    at_least: counts already pruned, which no layer may fall below. at_most: counts that none may exceed. Raises
+    ValueError where `total` is outside of their sums.
     """
-    low = at_least or [0] * len(sizes)
-    exact = [min(max(s * n, lo), n) for s, n, lo in zip(shares, sizes, low, strict=True)]
+    whole, low, sizes = sizes, at_least or [0] * len(sizes), at_most or sizes
+    exact = [min(max(s * n, lo), top) for s, n, lo, top in zip(shares, whole, low, sizes, strict=True)]
     counts = [math.floor(e) for e in exact]
     by_remainder = sorted(range(len(sizes)), key=lambda i: (counts[i] - exact[i], i))
     while (missing := total - sum(counts)) != 0:

@@ -1,8 +1,9 @@
 """The scores of state pruning: each one pure function of a weight tensor and the optimizer's state of it.
 
 w, m = exp_avg and v = exp_avg_sq are float32 tensors of one shape, the raw moments; the result has that shape, and a
-higher score is kept. There is no additive eps under a root and no half precision: with small gradients either turns
-the score into |w|. v >= 0, 0^(1/4) = 0, and a quotient by sqrt(v) is 0 where v = 0.
+higher score is kept. Each element is a function of its own w, m and v and of numbers, so that a tensor can be scored in
+parts. There is no additive eps under a root and no half precision: with small gradients either turns the score into
+|w|. v >= 0, 0^(1/4) = 0, and a quotient by sqrt(v) is 0 where v = 0.
 """
 
 from collections.abc import Callable
@@ -16,13 +17,14 @@ Tensor = Any  # torch is not imported here: these functions call only methods of
 
 @dataclass(frozen=True)
 class State:
-    """What a score may read of one tensor: the raw moments, the step t >= 1, beta1, and how many weights are live."""
+    """What a score may read of a tensor, or of a part of it: the raw moments, the step t >= 1, beta1, and the root mean
+    square of the whole tensor's live weights, a 0-dim tensor."""
 
     exp_avg: Tensor
     exp_avg_sq: Tensor
     step: int = 1
     beta1: float = 0.9
-    live: int = 0
+    rms: Tensor = None
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,14 @@ def importance(name: str, needs: set[str], distribution: str | None = None):
     return register
 
 
+def root(x: Tensor) -> Tensor:
+    """sqrt(x). Not x.sqrt(): on a CPU a library call, many times slower where x is 0, as most of a sparse v is."""
+    return x.pow(0.5)
+
+
 def over_root(x: Tensor, v: Tensor) -> Tensor:
     """x / sqrt(v), and 0 where v = 0."""
-    return (x / v.sqrt()).where(v > 0, 0.0)
+    return (x / root(v)).where(v > 0, 0.0)
 
 
 @importance("bitter0", {"exp_avg", "exp_avg_sq"})
@@ -63,16 +70,14 @@ def bitter1(w, s):
 
 @importance("bitter2", set())
 def bitter2(w, s):
-    """|w| / rms(W), the root mean square over the live weights of the tensor (the pruned ones are 0 and add nothing);
-    0 for a tensor that is all 0."""
-    rms = (w.square().sum() / max(1, s.live)).sqrt()
-    return (w.abs() / rms).where(rms > 0, 0.0)
+    """|w| / rms(W), the root mean square over the live weights of the tensor; 0 for a tensor that is all 0."""
+    return (w.abs() / s.rms).where(s.rms > 0, 0.0)
 
 
 @importance("bitter3", {"exp_avg"})
 def bitter3(w, s):
     """|w| * sqrt(|m|)."""
-    return w.abs() * s.exp_avg.abs().sqrt()
+    return w.abs() * root(s.exp_avg.abs())
 
 
 @importance("bitter4", {"exp_avg"}, distribution="depth")
@@ -102,13 +107,13 @@ def bitter6(w, s):
 @importance("bitter7", {"exp_avg_sq"})
 def bitter7(w, s):
     """|w| * v^(1/4): recommended."""
-    return w.abs() * s.exp_avg_sq.sqrt().sqrt()
+    return w.abs() * root(root(s.exp_avg_sq))
 
 
 @importance("bitter8", {"exp_avg"})
 def bitter8(w, s):
     """|w| * sqrt(|m_hat|), m_hat = m / (1 - beta1^t): ranks as bitter3 does wherever t is shared."""
-    return w.abs() * (s.exp_avg / (1 - s.beta1**s.step)).abs().sqrt()
+    return w.abs() * root((s.exp_avg / (1 - s.beta1**s.step)).abs())
 
 
 @importance("bitter9", {"exp_avg", "exp_avg_sq"})
@@ -126,4 +131,4 @@ def bitter9_away(w, s):
 @importance("fisher", {"exp_avg_sq"})
 def fisher(w, s):
     """|w| * sqrt(v): JaxPruner's adam-fisher, Squisher (arXiv 2507.18807)."""
-    return w.abs() * s.exp_avg_sq.sqrt()
+    return w.abs() * root(s.exp_avg_sq)

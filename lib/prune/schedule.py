@@ -17,7 +17,8 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """Pruning events: (step, share of the prunable weights) with both strictly rising; the last has the target."""
+    """Pruning events: (step, share of the prunable weights) with both strictly rising (the share stays where the shape
+    is constant); the last has the target."""
 
     events: tuple[tuple[int, float], ...]
     warmup: int
@@ -31,11 +32,12 @@ class Schedule:
         return max((s for t, s in self.events if t <= step), default=0.0)
 
 
-def schedule(options, target: float, total: int, scale: float = 1.0, resets=None) -> Schedule:
+def schedule(options, target: float, total: int, scale: float = 1.0, resets=None, own: str = "") -> Schedule:
     """The events of a run of `total` steps.
 
     options: a PruningOptions. scale: the factor on lengths given in steps, for a shortened run. resets: the Resets of
-    the optimizer (momentum set to 0 every `interval` steps, `wait` to recover), or None.
+    the optimizer (momentum set to 0 every `interval` steps, `wait` to recover), or None. own: the method's own shape,
+    in the place of PRUNING_SCHEDULE_*; "constant" has its first event at step 0.
     Raises InputError where the lengths do not fit each other.
     """
     ramp_end = max(
@@ -55,9 +57,13 @@ def schedule(options, target: float, total: int, scale: float = 1.0, resets=None
         frequency = max(1, options.pruning_frequency.resolve(total, scale))
     else:
         frequency = max(1, min(round(50 * scale), ramp // 10))
-    shape = SHAPES[options.pruning_schedule]
+    name = own or options.pruning_schedule
     steps = sorted({*range(warmup + frequency, ramp_end, frequency), ramp_end})
     *before, last = _avoid(steps, resets)
+    if name == "constant":
+        events = tuple((t, target) for t in (0, *before, last))
+        return Schedule(events, warmup, ramp_end, frequency, name, target)
+    shape = SHAPES[name]
     events: list[tuple[int, float]] = []
     for t in before:
         share = target * shape((t - warmup) / ramp)
@@ -65,7 +71,7 @@ def schedule(options, target: float, total: int, scale: float = 1.0, resets=None
         if (events[-1][1] if events else 0.0) < share < target:
             events.append((t, share))
     events.append((last, target))
-    return Schedule(tuple(events), warmup, ramp_end, frequency, options.pruning_schedule, target)
+    return Schedule(tuple(events), warmup, ramp_end, frequency, name, target)
 
 
 def _avoid(steps: list[int], resets) -> list[int]:

@@ -18,7 +18,6 @@ PRUNERS.add(
         build,
         needs=frozenset({"exp_avg", "exp_avg_sq"}),
         pairs_with=frozenset({"adamwprune"}),
-        bytes_per_param=1,
         has_variant=True,
     ),
 )

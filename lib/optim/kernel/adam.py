@@ -1,59 +1,125 @@
-"""The Adam family. One update function serves adam, adamw, adamwadv, adamwspam and adamwprune on each of them."""
+"""The Adam family: one class and one update serve adam, adamw, adamwadv, adamwspam and adamwprune on each of them.
+
+The update has two forms of the same formula. `eager` masks the gradients and calls torch's own fused kernel, so it
+needs no compiler and, without a mask, is torch.optim.AdamW(fused=True) to the last bit. The compiled one
+(kernel/onepass.py) does mask, clip, SPAM and update in one reading of memory.
+"""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lib.optim.kernel.base import Base
-from lib.optim.kernel.spam import Spam, clip_spikes
+from lib.optim.kernel.flat import alike, pieces
+from lib.optim.kernel.spam import TINY, Spam, clip_spikes
+
+SURE = 0.5  # v * beta2 rounds to more than 0 for every v > 0 where beta2 is more than this
 
 
-def adam_update(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    max_exp_avg_sqs: list[Tensor],
-    *,
-    step: int,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    decoupled: bool,
-    spike_theta: float | None = None,
-    adam_scale: float = 1.0,
-) -> None:
-    """One step of Adam(W) on lists of tensors, in place, in the order of operations of torch.optim.AdamW.
+@dataclass(frozen=True)
+class Numbers:
+    """What one step needs to know besides its tensors.
 
-    A weight that is 0 with both moments 0 and gradient 0 stays 0 with both moments 0, for eps > 0: decay multiplies
-    it, and 0 / (0 + eps) = 0. Masking the gradient is therefore all that pruning asks of the update.
-    max_exp_avg_sqs is empty without AMSGrad. spike_theta: SPAM's clip, against the second moment before this step.
-    adam_scale: factor on the Adam part of the step alone, not on decoupled decay.
+    spike_theta: SPAM's clip, against the second moment before this step; None is none.
+    scale: factor on the Adam part of the step alone, not on decoupled decay.
     """
-    if spike_theta is not None:
-        grads = clip_spikes(grads, exp_avg_sqs, spike_theta)
-    if weight_decay and decoupled:
-        torch._foreach_mul_(params, 1 - lr * weight_decay)
-    elif weight_decay:
-        grads = list(torch._foreach_add(grads, params, alpha=weight_decay))
-    torch._foreach_lerp_(exp_avgs, grads, 1 - beta1)
-    torch._foreach_mul_(exp_avg_sqs, beta2)
-    torch._foreach_addcmul_(exp_avg_sqs, grads, grads, 1 - beta2)
-    if max_exp_avg_sqs:
-        torch._foreach_maximum_(max_exp_avg_sqs, exp_avg_sqs)
-    denominators = torch._foreach_sqrt(max_exp_avg_sqs or exp_avg_sqs)
-    torch._foreach_div_(denominators, math.sqrt(1 - beta2**step))
-    torch._foreach_add_(denominators, eps)
-    torch._foreach_addcdiv_(params, exp_avgs, denominators, -lr / (1 - beta1**step) * adam_scale)
+
+    step: int
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    decoupled: bool
+    spike_theta: float | None = None
+    scale: float = 1.0
+
+
+@dataclass
+class Row:
+    """The tensors of one parameter. `top` is AMSGrad's maximum or None; `keep` a stored mask or None; `held` says that
+    its own state is its mask: pruned where w = v = 0."""
+
+    w: Tensor
+    g: Tensor
+    m: Tensor
+    v: Tensor
+    top: Tensor | None
+    keep: Tensor | None
+    held: bool
+
+    def tensors(self) -> list[Tensor]:
+        return [t for t in (self.w, self.g, self.m, self.v, self.top, self.keep) if t is not None]
+
+
+def eager(rows: list[Row], n: Numbers, clip: Tensor | None, floor: bool = False) -> None:
+    """One step of Adam(W), in place, for gradients that are masked already.
+
+    A weight that is 0 with both moments 0 and gradient 0 stays 0 with both moments 0, for eps > 0: decay multiplies it,
+    and 0 / (0 + eps) = 0. A live weight's v stays above 0: v * beta2 does not round to 0 for beta2 > 1/2. Below that,
+    or where `floor` asks for it, it is held at the smallest normal number, which no root that eps is added to can show.
+    """
+    if clip is not None:
+        torch._foreach_mul_([r.g for r in rows], clip)
+    if n.spike_theta is not None:
+        clip_spikes([r.g for r in rows], [r.v for r in rows], n.spike_theta, [r.held for r in rows])
+    floors = [(r.v, r.v.clamp(max=TINY)) for r in rows if r.held] if floor or n.beta2 <= SURE else []
+    easy = [r for r in rows if r.w.dtype == torch.float32 == r.g.dtype and alike(r.w, r.g, r.m, r.v)]
+    if easy:
+        fused(*map(list, zip(*((r.w, r.g, r.m, r.v, r.top) for r in easy), strict=True)), n)
+    for r in rows:
+        if not any(r is e for e in easy):
+            by_copy(r, n)
+    for v, low in floors:
+        torch.maximum(v, low, out=v)
+
+
+def by_copy(r: Row, n: Numbers) -> None:
+    """The fused kernel wants float32 in one layout; what is otherwise goes through a copy."""
+    old = [r.w, r.g, r.m, r.v, r.top]
+    new = [t if t is None else t.float().contiguous() for t in old]
+    fused(*([t] for t in new), n)
+    for i in (0, 2, 3, 4):
+        if new[i] is not old[i]:
+            old[i].copy_(new[i])
+
+
+def fused(ws, gs, ms, vs, tops, n: Numbers) -> None:
+    """torch's own kernel: AdamW (Loshchilov and Hutter 2017, algorithm 2), or Adam with an L2 penalty."""
+    kernel = torch._fused_adamw_ if n.decoupled else torch._fused_adam_
+    amsgrad = tops[0] is not None
+    step = torch.full((), n.step, dtype=torch.float32, device=ws[0].device)
+    kernel(
+        ws,
+        gs,
+        ms,
+        vs,
+        tops if amsgrad else [],
+        [step] * len(ws),
+        lr=n.lr * n.scale,
+        beta1=n.beta1,
+        beta2=n.beta2,
+        weight_decay=n.weight_decay / n.scale if n.decoupled else n.weight_decay,
+        eps=n.eps,
+        amsgrad=amsgrad,
+        maximize=False,
+    )
 
 
 class Adam(Base):
-    """State per parameter: exp_avg, exp_avg_sq and, with AMSGrad, max_exp_avg_sq; float32 whatever the weights are."""
+    """State per parameter: exp_avg, exp_avg_sq and, with AMSGrad, max_exp_avg_sq; float32 whatever the weights are.
 
-    def __init__(self, groups, hyper, eps: float, decoupled=True, amsgrad=False, spam: Spam | None = None):
+    `hold(p)` makes the state of p its own mask: from then on its weights with w = v = 0 are pruned and stay so, and the
+    v of every other is above 0.
+    """
+
+    holds_masks = True
+
+    def __init__(
+        self, groups, hyper, eps: float, decoupled=True, amsgrad=False, spam: Spam | None = None, compiled=False
+    ):
         defaults = {
             "lr": hyper.lr,
             "beta1": hyper.beta1,
@@ -64,34 +130,95 @@ class Adam(Base):
             "amsgrad": amsgrad,
         }
         super().__init__(groups, defaults, hyper.clip_norm)
-        self.spam = spam
+        self.spam, self.onepass = spam, None
         names = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * amsgrad
         for group in self.param_groups:
             for p in group["params"]:
                 self.state[p] = {n: torch.zeros_like(p, dtype=torch.float32) for n in names}
+        if compiled:
+            from lib.optim.kernel.onepass import OnePass
+
+            self.onepass = OnePass(self)
+
+    def hold(self, p: Tensor) -> None:
+        """Let the state of `p` be its mask from now on. What is pruned has to be 0, in w and in the state, already."""
+        state = self.state[p]
+        state["held"] = True
+        for w, v in pieces(p, state["exp_avg_sq"]):
+            gone = (w == 0) & (v == 0)
+            v.copy_(v.clamp(min=TINY).masked_fill_(gone, 0))
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        if self.onepass:  # it wants what holds a mask to be 0 or normal, and an eager update may have left less
+            for p in filter(self.held, self.state):
+                for (v,) in pieces(self.state[p]["exp_avg_sq"]):  # alone: the weights may be loaded later
+                    v.copy_(v.clamp(min=TINY).mul_(v.sign()))
+
+    def held(self, p: Tensor) -> bool:
+        return self.state[p].get("held", False)
+
+    def pruned(self, p: Tensor, rows: slice = slice(None)) -> Tensor:
+        """Bool, of the shape of `p[rows]`: True where the weight is pruned, by the state alone."""
+        w, v = p.detach()[rows], self.state[p]["exp_avg_sq"][rows]
+        return (w == 0) & (v == 0) if self.held(p) else torch.zeros_like(w, dtype=torch.bool)
+
+    def row(self, p: Tensor) -> Row:
+        s = self.state[p]
+        return Row(
+            p.detach(),
+            p.grad,
+            s["exp_avg"],
+            s["exp_avg_sq"],
+            s.get("max_exp_avg_sq"),
+            self.masks.get(p),
+            s.get("held", False),
+        )
+
+    def masked_beforehand(self, params):
+        return self.onepass.left(params) if self.onepass else params
+
+    def mask_gradients(self, params):
+        super().mask_gradients(params)
+        for p in params:
+            if self.held(p):
+                for g, v in pieces(p.grad, self.state[p]["exp_avg_sq"]):
+                    g.mul_(v.sign())
+
+    def norms(self, params, dense=False):
+        if not self.onepass:
+            return super().norms(params, dense)
+        return self.onepass.norms(params, dense) + super().norms(self.onepass.left(params), dense)
 
     def begin(self):
-        if self.spam and self.spam.resets(self.param_groups[0]["step"]):
+        """SPAM's momentum reset. A live weight that holds its mask gets the smallest normal number as v, not 0."""
+        if self.spam and self.spam.resets(self.updates):
             for state in self.state.values():
-                torch._foreach_zero_(list(state.values()))
+                for name, value in state.items():
+                    if name == "exp_avg_sq" and state.get("held"):
+                        value.clamp_(max=TINY)
+                    elif torch.is_tensor(value):
+                        value.zero_()
 
-    def update(self, group, params, grads):
+    def update(self, group, params, clip):
+        n = self.numbers(group)
+        if self.onepass:
+            self.onepass.update(params, n, clip)
+            params = self.onepass.left(params)
+        if params:
+            eager([self.row(p) for p in params], n, clip, floor=self.onepass is not None)
+
+    def numbers(self, group: dict) -> Numbers:
         spam, step = self.spam, group["step"]
-        grads = [g.float() for g in grads]  # the moments' dtype; the same tensor where it is float32 already
-        states = [self.state[p] for p in params]
-        adam_update(
-            params,
-            grads,
-            [s["exp_avg"] for s in states],
-            [s["exp_avg_sq"] for s in states],
-            [s["max_exp_avg_sq"] for s in states] if group["amsgrad"] else [],
-            step=step,
-            lr=group["lr"],
-            beta1=group["beta1"],
-            beta2=group["beta2"],
-            eps=group["eps"],
-            weight_decay=group["weight_decay"],
-            decoupled=group["decoupled"],
-            spike_theta=spam.theta if spam and spam.clips(step) else None,
-            adam_scale=spam.scale(step) if spam else 1.0,
-        )
+        given = {k: group[k] for k in ("lr", "beta1", "beta2", "eps", "weight_decay", "decoupled")}
+        if spam:
+            given |= {"spike_theta": spam.theta if spam.clips(step) else None, "scale": spam.scale(step)}
+        return Numbers(step, **given)
+
+
+def folded(n: Numbers) -> tuple[float, float, float]:
+    """(decay, rate, eps) such that w <- w * decay - rate * m / (sqrt(v) + eps) is the step: bias corrections, learning
+    rate and SPAM's scale folded into three numbers."""
+    root = math.sqrt(1 - n.beta2**n.step)
+    decay = 1 - n.lr * n.weight_decay if n.decoupled else 1.0
+    return decay, n.lr * n.scale * root / (1 - n.beta1**n.step), n.eps * root

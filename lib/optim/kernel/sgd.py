@@ -10,7 +10,10 @@ class SGD(Base):
         defaults = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": 0.0}
         super().__init__(groups, defaults, clip_norm)
 
-    def update(self, group, params, grads):
+    def update(self, group, params, clip):
+        grads = [p.grad for p in params]
+        if clip is not None:
+            torch._foreach_mul_(grads, clip)
         momentum = group["momentum"]
         if group["weight_decay"]:
             grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lib.optim.kernel.flat import pieces
+
+TINY = torch.finfo(torch.float32).tiny  # the smallest normal number
+
 
 @dataclass(frozen=True)
 class Spam:
@@ -35,11 +39,14 @@ class Spam:
         return 1 - 0.99 * (1 + math.cos(math.pi * since / self.warmup)) / 2
 
 
-def clip_spikes(grads: list[Tensor], exp_avg_sqs: list[Tensor], theta: float) -> list[Tensor]:
-    """g where g^2 > theta * v and v > 0 becomes sign(g) * sqrt(theta * v); new tensors, no device sync."""
-    out = []
-    for g, v in zip(grads, exp_avg_sqs, strict=True):
-        limit = v * theta
-        spike = (g.square() > limit) & (v > 0)
-        out.append(torch.where(spike, limit.sqrt_().copysign_(g).to(g.dtype), g))
-    return out
+def clip_spikes(grads: list[Tensor], exp_avg_sqs: list[Tensor], theta: float, held: list[bool]) -> None:
+    """g where g^2 > theta * v and v > 0 becomes sign(g) * sqrt(theta * v), in place, without a device sync.
+
+    held: whether the tensor's v is its mask; then the smallest normal number stands for 0 (see Adam).
+    """
+    for g, v, is_mask in zip(grads, exp_avg_sqs, held, strict=True):
+        least = TINY if is_mask else 0.0
+        for a, b in pieces(g, v):
+            limit = (b * theta).sqrt_().masked_fill_(b <= least, float("inf")).to(a.dtype)
+            torch.minimum(a, limit, out=a)
+            torch.maximum(a, limit.neg_(), out=a)

@@ -6,11 +6,11 @@ from lib.prune.kernel.pruner import Pruner
 class Displacement(Pruner):
     def __init__(self, weights, plan):
         super().__init__(weights, plan)
-        self.start = {n: p.detach().clone() for n, p in weights}
+        self.start = {n: p.detach().clone() for n, p in self.weights}
 
-    def score(self, name, p, optimizer):
-        w = p.detach().float()
-        return w * (w - self.start[name])
+    def score(self, name, p, rows):
+        w = p.detach()[rows].float()
+        return w * (w - self.start[name][rows])
 
     def state_dict(self):
         return {**super().state_dict(), "start": self.start}

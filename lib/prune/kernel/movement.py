@@ -10,10 +10,12 @@ from lib.prune.kernel.pruner import Pruner
 
 
 class Movement(Pruner):
+    reversible = True
+
     def __init__(self, weights, plan):
         super().__init__(weights, plan)
-        self.scores = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in weights}
-        self.frozen = {n: torch.zeros_like(p) for n, p in weights}
+        self.scores = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in self.weights}
+        self.frozen = {n: torch.zeros_like(p) for n, p in self.weights}
 
     def attach(self, optimizer):
         super().attach(optimizer)
@@ -25,21 +27,18 @@ class Movement(Pruner):
         lr = {p: group["lr"] for group in self.optimizer.param_groups for p in group["params"]}
         for name, p in self.weights:
             if p.grad is not None:
-                dense = torch.where(self.keep[name], p, self.frozen[name])
+                dense = torch.where(self.mask.of[p], p, self.frozen[name])
                 self.scores[name].addcmul_(dense, p.grad, value=-lr[p])
 
-    def live_scores(self, name, p):
-        return self.scores[name]
+    def score(self, name, p, rows):
+        return self.scores[name][rows]
 
-    def floor(self):
-        return [0] * len(self.weights)
-
-    def apply(self, name, p, pruned):
-        keep, frozen = self.keep[name], self.frozen[name]
-        back = ~keep & ~pruned
-        frozen.copy_(torch.where(pruned & keep, p, frozen))
-        p.copy_(torch.where(back, frozen, p))
-        super().apply(name, p, pruned)
+    def apply(self, name, p, rows, keep):
+        kept, frozen, w = self.mask.of[p][rows], self.frozen[name][rows], p[rows]
+        stays = keep > 0
+        frozen.copy_(torch.where(kept & ~stays, w, frozen))
+        w.copy_(torch.where(stays & ~kept, frozen, w))
+        super().apply(name, p, rows, keep)
 
     def state_dict(self):
         return {**super().state_dict(), "scores": self.scores, "frozen": self.frozen}

@@ -28,17 +28,46 @@ def parameters():
 
 
 @pytest.fixture
+def zoo():
+    """A function: parameters of every memory layout, below and above the size from which an update is compiled. The
+    gradients of `crossed` have other strides than it; `gappy` and `gaps` are strided; the others are compiled."""
+
+    def make(seed=0, dtype=torch.float32):
+        g = torch.Generator().manual_seed(seed)
+
+        def randn(*shape):
+            return torch.randn(shape, generator=g).to(dtype)
+
+        made = {
+            "large": randn(130, 130),
+            "line": randn(17001),
+            "conv": randn(16, 16, 8, 9).to(memory_format=torch.channels_last),
+            "turned": randn(140, 130).t(),
+            "crossed": randn(128, 130),
+            "gappy": randn(130, 2, 130)[:, 0],
+            "gaps": randn(9, 2, 7)[:, 1],
+            "small": randn(7, 5),
+            "scalar": randn(),
+            "empty": randn(0, 3),
+        }
+        return [(name, torch.nn.Parameter(value)) for name, value in made.items()]
+
+    return make
+
+
+@pytest.fixture
 def gradients():
     """A function: the gradients of one step, of sizes that differ between tensors and steps, with some exact zeros."""
 
     def make(step, named, seed=1):
         g = torch.Generator().manual_seed(1000 * seed + step)
         found = []
-        for _, p in named:
+        for name, p in named:
             size = 10 ** (torch.rand((), generator=g) * 5 - 4)
             x = torch.randn(p.shape, generator=g) * size
-            found.append(torch.where(torch.rand(p.shape, generator=g) < 0.1, 0.0, x).to(p.dtype))
-        return found
+            x = torch.where(torch.rand(p.shape, generator=g) < 0.1, 0.0, x).to(p.dtype)
+            found.append(x.t().contiguous().t() if name == "crossed" else torch.empty_like(p).copy_(x))
+        return [x.detach() for x in found]
 
     return make
 
@@ -77,3 +106,50 @@ def walk(gradients):
                 optimizer.step()
 
     return go
+
+
+@pytest.fixture
+def cut():
+    """A function: prune a random half of every weight of two or more dimensions as a pruner does, its mask in the
+    optimizer's state or stored. Returns parameter -> what is pruned."""
+
+    def make(optimizer, named, kind, seed=2):
+        g = torch.Generator().manual_seed(seed)
+        gone = {p: torch.rand(p.shape, generator=g) < 0.5 for _, p in named if p.ndim >= 2 and kind != "none"}
+        for p, where in gone.items():
+            with torch.no_grad():
+                p.masked_fill_(where, 0)
+            optimizer.clear(p, slice(None), ~where)
+            if kind == "state":
+                optimizer.hold(p)
+        if kind == "stored":
+            optimizer.masks = {p: torch.empty_like(p, dtype=torch.bool).copy_(~where) for p, where in gone.items()}
+        return gone
+
+    return make
+
+
+@pytest.fixture
+def tensors():
+    """A function: name -> every tensor that a step may change, copied."""
+
+    def collect(named, optimizer):
+        found = {n: p.detach().clone() for n, p in named}
+        for n, p in named:
+            found |= {f"{n}/{k}": v.clone() for k, v in optimizer.state[p].items() if torch.is_tensor(v)}
+        return found
+
+    return collect
+
+
+@pytest.fixture
+def same(tensors):
+    """A function: whether two (parameters, optimizer) are equal, weights and state, to the bit. Asserts it."""
+
+    def check(*pairs):
+        first, *others = (tensors(*pair) for pair in pairs)
+        for other in others:
+            assert first.keys() == other.keys()
+            assert [k for k in first if not torch.equal(first[k], other[k])] == []
+
+    return check

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from lib.prune.distribution import DISTRIBUTIONS, OWN, allocate, depth, erk, target_count, uniform
+from lib.prune.distribution import DISTRIBUTIONS, OWN, allocate, depth, erk, most, target_count, uniform
 
 ALL = {**{k: v for k, v in DISTRIBUTIONS.items() if v}, **OWN}
 linear = st.tuples(st.integers(1, 300), st.integers(1, 300))
@@ -21,7 +21,8 @@ def sizes_of(shapes):
 
 
 def test_all_of_them():
-    assert {"uniform": uniform, "erk": erk, "depth": depth} == ALL and DISTRIBUTIONS["global"] is None
+    assert {"uniform": uniform, "erk": erk, "depth": depth} == ALL
+    assert [k for k, v in DISTRIBUTIONS.items() if v is None] == ["global", "nm"]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -70,6 +71,26 @@ def test_allocate_respects_any_floor(data):
     counts = allocate(wanted, sizes, total, low)
     assert sum(counts) == total
     assert all(lo <= c <= n for lo, c, n in zip(low, counts, sizes, strict=True))
+
+
+@given(st.data())
+def test_allocate_respects_any_bounds(data):
+    """Between what is pruned already and what a floor leaves; as near the shares as the bounds let it be."""
+    sizes = data.draw(st.lists(st.integers(0, 200), min_size=1, max_size=8))
+    top = [data.draw(st.integers(0, n)) for n in sizes]
+    low = [data.draw(st.integers(0, n)) for n in top]
+    total = data.draw(st.integers(sum(low), sum(top)))
+    wanted = [data.draw(st.floats(0, 1)) for _ in sizes]
+    counts = allocate(wanted, sizes, total, low, top)
+    assert sum(counts) == total
+    assert all(lo <= c <= n for lo, c, n in zip(low, counts, top, strict=True))
+
+
+@given(networks, st.floats(0, 0.99))
+def test_what_a_floor_leaves(shapes, floor):
+    for n in sizes_of(shapes):
+        gives = most(n, floor)
+        assert 0 <= gives <= n and n - gives >= floor * n - 1e-6 and n - gives - 1 < floor * n
 
 
 def test_allocate_gives_the_remainder_to_the_largest():

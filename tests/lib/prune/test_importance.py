@@ -63,7 +63,8 @@ def tensors(kind, seed=0, shape=(8, 3, 5, 5)):
 def ours(name, w, m, v, live):
     w, m, v = map(torch.from_numpy, (w, m, v))
     before = [x.clone() for x in (w, m, v)]
-    score = IMPORTANCE[name].score(w, State(m, v, STEP, BETA1, live))
+    rms = (w.double().square().sum() / max(1, live)).sqrt().float()
+    score = IMPORTANCE[name].score(w, State(m, v, STEP, BETA1, rms))
     assert all(torch.equal(a, b) for a, b in zip((w, m, v), before, strict=True)), "a score is a pure function"
     assert score.dtype == torch.float32 and score.shape == w.shape
     return score.numpy()

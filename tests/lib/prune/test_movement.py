@@ -2,13 +2,9 @@
 
 import pytest
 import torch
+from prune_kit import attach, events, lowest
 from torch import nn
 from torch.nn import functional as F
-
-from lib.prune.base import PRUNERS
-from lib.prune.kernel.pruner import Plan, prunable
-from lib.prune.kernel.select import lowest
-from lib.prune.schedule import Schedule
 
 SIZES = [(20, 16), (16, 12), (12, 4)]
 
@@ -59,10 +55,8 @@ def network():
     )
 
 
-def movement(model, optimizer, *events):
-    pruner = PRUNERS["movement"].build(prunable(model), Plan(Schedule(tuple(events), 0, events[-1][0], 1)))
-    pruner.attach(optimizer)
-    return pruner
+def movement(model, optimizer, *when):
+    return attach("movement", model, optimizer, events(*when))[0]
 
 
 def batch(t):
@@ -73,13 +67,13 @@ def batch(t):
 
 def test_against_straight_through_autograd(build):
     """300 steps, an event every ten up to 80%: the same masks, scores and weights, dense values under the mask too."""
-    events = [(t, 0.8 * (1 - (1 - (t - 20) / 200) ** 3)) for t in range(30, 221, 10)]
+    when = [(t, 0.8 * (1 - (1 - (t - 20) / 200) ** 3)) for t in range(30, 221, 10)]
     model = network()
     optimizer = build("sgd", model, lr=0.1, decay=0.0, sgd_momentum=0.0)
-    pruner = movement(model, optimizer, *events)
+    pruner = movement(model, optimizer, *when)
     reference = Masked([p.detach() for _, p in pruner.weights])
     plain = torch.optim.SGD(reference.parameters(), lr=0.1)
-    returned, due = 0, dict(events)
+    returned, due = 0, dict(when)
     for t in range(1, 301):
         x, y = batch(t)
         for group in [*optimizer.param_groups, *plain.param_groups]:
@@ -154,22 +148,5 @@ def test_what_is_kept_is_the_top_of_the_scores(build):
         x, y = batch(t)
         F.cross_entropy(model(x), y).backward()
         optimizer.step()
-        want = lowest(list(pruner.scores.values()), pruner.count()).pruned
+        want = lowest(list(pruner.scores.values()), pruner.count())
         assert all(torch.equal(~k, w) for k, w in zip(pruner.keep.values(), want, strict=True))
-
-
-def test_displacement(build):
-    """The score that was published as movement: w * (w - w0), w0 the weight when pruning was set up."""
-    model = nn.Linear(6, 5, bias=False)
-    start = model.weight.detach().clone()
-    optimizer = build("sgd", model)
-    pruner = PRUNERS["displacement"].build(prunable(model), Plan(Schedule(((5, 0.5),), 0, 5, 1)))
-    pruner.attach(optimizer)
-    moved = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        model.weight += moved
-        w = model.weight.clone()
-        torch.testing.assert_close(pruner.score("weight", model.weight, optimizer), w * (w - start))
-        pruner.event(0.5)
-    score = w * (w - start)
-    assert torch.equal(~pruner.keep["weight"], score <= score.flatten().kthvalue(15).values)
