@@ -30,7 +30,7 @@ endef
 $(foreach v,$(OVERRIDES),$(eval $(call take,$(v))))
 
 # An override that no goal on the line takes would be ignored.
-TAKERS := all run plan continue rerun-failed report update-graphs data docs
+TAKERS := all run plan continue rerun-failed report update-graphs audit data docs
 ifneq ($(filter $(OVERRIDES),$(GIVEN)),)
 ifeq ($(filter $(TAKERS),$(or $(MAKECMDGOALS),all)),)
 $(error $(firstword $(filter $(OVERRIDES),$(GIVEN))) changes nothing here: it goes with one of $(TAKERS))
@@ -68,7 +68,7 @@ export PYTHON
 RUN := "$$PYTHON"
 
 .PHONY: all venv menuconfig savedefconfig olddefconfig list-defconfigs plan run continue rerun-failed \
-	report update-graphs data docs check check-all bench bench-spine clean mrproper help
+	report update-graphs audit data docs check check-all bench bench-spine bench-core clean mrproper help
 
 all: run
 
@@ -105,6 +105,8 @@ report: $(READY) ## rebuild report and graphs from the newest results, or RESULT
 	@$(RUN) scripts/report.py report
 update-graphs: $(READY) ## rebuild the graphs alone
 	@$(RUN) scripts/report.py graphs
+audit: $(READY) ## which scores of state pruning agree on the runs of the newest results, or of RESULTS=dir
+	@$(RUN) scripts/audit.py
 data: $(READY) ## check the data sets of .config, download what is missing
 	@$(RUN) scripts/data.py
 docs: $(READY) ## write the tables of README and docs from the records in docs/results
@@ -115,9 +117,11 @@ check: $(READY) ## lint and tests: no GPU, no downloads
 	@$(RUN) -m pytest -n auto -m "not slow"
 check-all: check ## check, and the long tests
 	@$(RUN) -m pytest -n auto -m slow
-bench: bench-spine ## every benchmark
+bench: bench-spine bench-core ## every benchmark
 bench-spine: $(READY) ## start of a plan, the quickstart's time, overhead per run
 	@$(RUN) scripts/bench_spine.py
+bench-core: $(READY) ## update, step, selection and mask update against torch's own
+	@$(RUN) scripts/bench_core.py
 clean: ## remove caches; results and data stay
 	@rm -rf .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

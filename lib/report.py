@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib import audit
 from lib.config import write_atomic
 from lib.results import HOST, Results, Run, record
 from lib.rundir import write_json
@@ -103,6 +104,7 @@ def body(results: Results, form: Callable) -> Iterator[str]:
     yield ""
     yield from tables(results, form)
     yield from leaders(results, form)
+    yield from audited(results, form)
     yield from provenance(results, form)
 
 
@@ -177,6 +179,7 @@ def remarks(group: Results) -> Iterator[str]:
             found.append(f"{r.id}: {r.skipped_steps} steps had gradients that were not finite and changed nothing")
         found += [f"{r.id}: step {e['step']}: {w}" for e in r.events for w in e["warnings"]]
     found += same_schedule(group)
+    found += same_masks(group)
     found += resident(group)
     found += busy(group)
     if len({origin(r, group) for r in group.done}) > 1:
@@ -187,6 +190,17 @@ def remarks(group: Results) -> Iterator[str]:
         yield ""
         yield from (f"- {line}" for line in found)
         yield ""
+
+
+def same_masks(group: Results) -> Iterator[str]:
+    """Runs that ended with the same mask, weight for weight: one method under two names."""
+    by_mask: dict[str, list[str]] = {}
+    for r in group.done:
+        if r.events and r.events[-1].get("mask"):
+            by_mask.setdefault(r.events[-1]["mask"], []).append(r.id)
+    for ids in by_mask.values():
+        if len(ids) > 1:
+            yield f"{' and '.join(ids)} ended with the same mask, weight for weight"
 
 
 def resident(group: Results) -> Iterator[str]:
@@ -247,6 +261,17 @@ def leaders(results: Results, form: Callable) -> Iterator[str]:
             for i, r in enumerate(ranked[:LEADERS], 1)
         ]
         yield from form(["rank", "run", "per 100 MiB", "test last", "MiB mean"], rows)
+        yield ""
+
+
+def audited(results: Results, form: Callable) -> Iterator[str]:
+    """Which scores of state pruning are one method under two names, where `make audit` has been run."""
+    record = audit.load(results.root)
+    if record:
+        heading = "## " if form is as_markdown else ""
+        yield f"{heading}Audit of the scores"
+        yield ""
+        yield from (f"- {line}" for line in audit.findings(record))
         yield ""
 
 

@@ -6,6 +6,7 @@ test_matrix_results_YYYYMMDD_HHMMSS/
     all_results.json        the results, one record a run
     summary_report.txt      the same as text
     report.md               the same as Markdown
+    audit.json              how far the scores of state pruning agree on these runs, where `make audit` has been run
     graphs/*.png
     <run id>/
         config              the matrix pinned to this run: it reproduces it
@@ -34,7 +35,9 @@ from lib.spec import RunSpec
 SCHEMA = 1
 PATTERN = "test_matrix_results_*"
 # What a results directory holds beside its runs.
-OWN = ("config", "provenance.json", "all_results.json", "summary_report.txt", "report.md", "report.html", "graphs")
+OWN = tuple(
+    "config provenance.json all_results.json summary_report.txt report.md report.html audit.json graphs".split()
+)
 
 
 class RunDir:

@@ -13,6 +13,7 @@ import pytest
 
 from lib import kconfig, results
 from lib.figure import base
+from lib.figure.audit import cell
 from lib.figure.base import FIGURES, Skip, families
 from lib.figure.memory import thinned
 from lib.figure.panel import arms
@@ -36,6 +37,7 @@ STEMS = {
     "model_comparison": ["adamw_model_comparison", "adamwprune_model_comparison"],
     "accuracy_evolution": ["adamw_accuracy_evolution", "adamwprune_accuracy_evolution"],
     "run": IDS,
+    "audit_overlap": ["audit_overlap"],
 }
 MEMORY = [key for key in STEMS if "memory" in key]
 
@@ -241,7 +243,7 @@ def test_seeds_are_one_setting(recorded):
     assert len(family.settings) == len(IDS)
     first = family.settings[0]
     assert first.mean("test_accuracy_last") == (recorded.runs[0].test_accuracy_last + 90.0) / 2
-    for key in (k for k in STEMS if k != "run"):
+    for key in (k for k in STEMS if k not in ("run", "audit_overlap")):
         _, fig = next(FIGURES[key](found))
         assert "n = 2 seeds (0, 1)" in texts(fig)
 
@@ -303,6 +305,38 @@ def test_names_are_those_of_run_ids(recorded):
     family = next(families(recorded))
     for r in recorded:
         assert "lenet5_" + re.sub("[ %]+", "_", family.name(r)).strip("_") == r.id
+
+
+def test_the_audit_is_drawn_of_the_state_with_the_most_live_weights(recorded, drawn):
+    [(_, fig)] = drawn["audit_overlap"]
+    text = texts(fig).replace("\n", " ")
+    assert f"What the scores would prune: {IDS[0]}, step 360" in text
+    assert "61470 live weights of 61470; bitter4 by its own distribution" in text and "has 1 more state." in text
+    headings = [ax.get_title(loc="left") for ax in fig.axes]
+    assert headings[:2] == ["Kept sets at 50%: Jaccard", "Kept sets at 90%: Jaccard"]
+    assert headings[2:] == ["All weights: Spearman's rank correlation"]
+    for ax in fig.axes:
+        names = [label.get_text() for label in ax.get_yticklabels()]
+        assert names == [label.get_text() for label in ax.get_xticklabels()] and len(names) == 13
+        cells = {t.get_position(): t.get_text() for t in ax.texts}
+        assert cells[names.index("bitter3"), names.index("bitter8")] == cells[0, 0] == "="
+        assert all(cells[j, i] == cells[i, j] for i, j in cells)
+    [[_, other]] = FIGURES["audit_overlap"](recorded.where(id=IDS[2]))
+    assert f"{IDS[2]}, step 360" in texts(other) and "6147 live weights of 61470" in texts(other)
+
+
+def test_an_audit_that_is_not_there_or_of_other_runs(recorded, tmp_path):
+    assert stems("audit_overlap", replace(recorded, root=tmp_path)) == ([], "no audit.json: run `make audit`")
+    names, why = stems("audit_overlap", recorded.where(id=IDS[1]))
+    assert (names, why) == ([], "audit.json is of runs that are not here: run `make audit`")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1, "="), (0.99996, ".99"), (0.5, ".50"), (0.0, ".00"), (-0.305, "-.30"), (-1, "-1"), (None, "-")],
+)
+def test_digits_of_a_heat_map_are_cut(value, text):
+    assert cell(value) == text
 
 
 def test_figures_are_registered_without_torch_and_matplotlib():
