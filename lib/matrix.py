@@ -191,8 +191,8 @@ def check_distribution(s: RunSpec, options: PruningOptions) -> None:
         n, m = options.pattern()
         if abs(s.target_sparsity - (1 - n / m)) > 1e-9:
             raise InputError(
-                f"TARGET_SPARSITY={s.target_sparsity:g}: PRUNING_DISTRIBUTION_NM with PRUNING_NM={n}:{m} is sparsity "
-                f"{1 - n / m:g} and no other"
+                f"TARGET_SPARSITY={s.target_sparsity!r}: PRUNING_DISTRIBUTION_NM with PRUNING_NM={n}:{m} is sparsity "
+                f"{1 - n / m!r} and no other"
             )
         if options.pruning_layer_floor:
             raise InputError("PRUNING_LAYER_FLOOR with PRUNING_DISTRIBUTION_NM: an N:M pattern is a floor already")

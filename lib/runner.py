@@ -37,12 +37,15 @@ class Failures(Exception):
 def check(config: Config) -> Plan:
     """Expand, and make everything that can be wrong with a run wrong now: settings, schedules."""
     plan = make_plan(config)
+    if config.read(UpdateOptions).update == "compiled" and not shutil.which(COMPILER):
+        raise InputError(f"UPDATE_COMPILED needs a C++ compiler, and {COMPILER} is not found: choose UPDATE_EAGER")
     for options in (hyper.Training, MonitorOptions, ExecutorOptions):
         config.read(options)
     for spec in plan.specs:
         hyper.warmup_steps(spec.model, hyper.read_recipe(config, spec.model), lengths(config, spec))
-        for options in OPTIMIZERS[spec.optimizer].options:
-            config.read(options)
+        for name in filter(None, (spec.optimizer, spec.adamwprune_base)):
+            for options in OPTIMIZERS[name].options:
+                config.read(options)
         check_distribution(spec, config.read(PruningOptions))
         pruning_schedule(config, spec)
     return plan

@@ -161,7 +161,7 @@ class Trainer:
             "step": self.step,
             "train_loss": loss,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "target_sparsity": self.schedule.asked(self.step),
+            "target_sparsity": self.asked(),
             "sparsity": self.sparsity(),
             "skipped": self.optimizer.skipped,
             **self._evaluate(),
@@ -227,6 +227,12 @@ class Trainer:
             "reserved": torch.cuda.memory_reserved() / mib,
             "peak": torch.cuda.max_memory_allocated() / mib,
         }
+
+    def asked(self) -> float:
+        """The sparsity that the events so far have asked for."""
+        if self.pruner and self.pruner.finished:
+            return self.schedule.target
+        return self.schedule.asked(self.optimizer.updates)
 
     def sparsity(self) -> float:
         """Share of the prunable weights that are 0, measured on the weights themselves."""

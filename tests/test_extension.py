@@ -38,9 +38,9 @@ from lib.prune.base import PRUNERS, Method
 
 def build(weights, plan):
     from lib.prune.kernel.pruner import Pruner
-    return Pruner(weights, plan, lambda name, p, optimizer: -p.detach().abs())
+    return Pruner(weights, plan, lambda name, p, rows: -p.detach()[rows].abs())
 
-PRUNERS.add("farthest", Method("farthest", build, bytes_per_param=1))
+PRUNERS.add("farthest", Method("farthest", build))
 """,
     "lib/data/noise.py": """
 from lib.data.base import DATASETS, Dataset, Images, pixels

@@ -123,7 +123,7 @@ def test_foreign_packages_stay_at_home(file):
 @pytest.mark.parametrize("package", sorted(set(FOREIGN) - {"torch"}))
 def test_foreign_packages_have_one_home(package):
     """But for numpy; so a package can be exchanged in one place."""
-    homes = {"/".join(Path(f).parts[:2]) for f in FILES if package in foreign(f)}
+    homes = {"/".join(Path(f).parts[:2]) for f in LIB if package in foreign(f)}
     assert len(homes) <= (3 if package == "numpy" else 1), homes
 
 

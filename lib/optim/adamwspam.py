@@ -12,7 +12,7 @@ class SpamOptions:
     spam_delta_t: int = number(500, low=0)
     spam_warmup: int = number(150, low=1)
     spam_grace: int = number(20, low=1)
-    spam_eps: float = number(1e-6, above=0)
+    spam_eps: float = number(1e-6, low=1e-12)
 
 
 def build(groups, hyper, read, base="", amsgrad=False):

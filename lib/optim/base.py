@@ -60,12 +60,12 @@ class Optim:
 
 @dataclass(frozen=True)
 class AdamOptions:
-    adam_eps: float = number(1e-8, above=0)
+    adam_eps: float = number(1e-8, low=1e-12)
 
 
 @dataclass(frozen=True)
 class UpdateOptions:
-    """How the Adam family's update runs. "auto" is decided before a run starts (lib/hyper.py)."""
+    """How the Adam family's update runs. "auto" is decided before a run starts (lib/runner.py)."""
 
     update: str = choice("auto")
 

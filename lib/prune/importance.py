@@ -33,22 +33,25 @@ class Importance:
     score: Callable[[Tensor, State], Tensor]
     needs: frozenset[str]
     distribution: str | None = None  # a score that brings its own, in the place of global
+    relative: bool = False  # whether it reads the root mean square of its tensor
 
 
 IMPORTANCE: Registry[Importance] = Registry("adamwprune variant", "lib.prune")
 
 
-def importance(name: str, needs: set[str], distribution: str | None = None):
+def importance(name: str, needs: set[str], distribution: str | None = None, relative: bool = False):
     def register(score):
-        IMPORTANCE.add(name, Importance(name, score, frozenset(needs), distribution))
+        IMPORTANCE.add(name, Importance(name, score, frozenset(needs), distribution, relative))
         return score
 
     return register
 
 
 def root(x: Tensor) -> Tensor:
-    """sqrt(x). Not x.sqrt(): on a CPU a library call, many times slower where x is 0, as most of a sparse v is."""
-    return x.pow(0.5)
+    """sqrt(x) of x >= 0, by way of 1 where x is 0: torch's own takes 30 times as long over a 0 on a CPU, and most of a
+    sparse v is 0."""
+    above = x.sign()
+    return (x + (1.0 - above)).sqrt() * above
 
 
 def over_root(x: Tensor, v: Tensor) -> Tensor:
@@ -68,7 +71,7 @@ def bitter1(w, s):
     return w.abs()
 
 
-@importance("bitter2", set())
+@importance("bitter2", set(), relative=True)
 def bitter2(w, s):
     """|w| / rms(W), the root mean square over the live weights of the tensor; 0 for a tensor that is all 0."""
     return (w.abs() / s.rms).where(s.rms > 0, 0.0)

@@ -182,7 +182,7 @@ def test_seeds_that_are_none(text):
         (
             "adamwprune state bitter4 bitter7",
             {"TARGET_SPARSITY": "0.5", "PRUNING_DISTRIBUTION_UNIFORM": "y"},
-            "ADAMWPRUNE_VARIANT_BITTER4 ends in no run: bitter4 x uniform: it brings its own distribution",
+            "ADAMWPRUNE_VARIANT_BITTER4 ends in no run: bitter4 x uniform: it takes depth as its distribution",
         ),
         (
             "adamwprune state bitter4",

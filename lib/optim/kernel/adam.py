@@ -66,12 +66,14 @@ def eager(rows: list[Row], n: Numbers, clip: Tensor | None, floor: bool = False)
     if n.spike_theta is not None:
         clip_spikes([r.g for r in rows], [r.v for r in rows], n.spike_theta, [r.held for r in rows])
     floors = [(r.v, r.v.clamp(max=TINY)) for r in rows if r.held] if floor or n.beta2 <= SURE else []
-    easy = [r for r in rows if r.w.dtype == torch.float32 == r.g.dtype and alike(r.w, r.g, r.m, r.v)]
+    easy, others = [], []
+    for r in rows:
+        fits = r.w.dtype == torch.float32 == r.g.dtype and alike(r.w, r.g, r.m, r.v)
+        (easy if fits else others).append(r)
     if easy:
         fused(*map(list, zip(*((r.w, r.g, r.m, r.v, r.top) for r in easy), strict=True)), n)
-    for r in rows:
-        if not any(r is e for e in easy):
-            by_copy(r, n)
+    for r in others:
+        by_copy(r, n)
     for v, low in floors:
         torch.maximum(v, low, out=v)
 

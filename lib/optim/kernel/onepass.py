@@ -6,6 +6,7 @@ compiled anew, as more tensors they would be loaded in the loop. Small tensors a
 fast there.
 """
 
+import math
 import os
 import shutil
 import types
@@ -45,7 +46,9 @@ class Rule:
 class Views:
     """Flat views of what stays from step to step of one parameter, and what they were made from."""
 
-    made_from: tuple
+    state: dict
+    keep: Tensor | None
+    held: bool
     address: int
     mask: str
     tensors: tuple[Tensor | None, ...]  # w, m, v, top, keep
@@ -71,16 +74,15 @@ class OnePass:
 
     def view(self, p: Tensor) -> Views:
         """The views of `p`, made anew when its state, its storage or its mask is another."""
-        state, keep = self.optimizer.state[p], self.optimizer.masks.get(p)
-        made_from, address = (state, keep, state.get("held")), p.data_ptr()
-        found = self.views.get(p)
-        same = found is not None and found.address == address
-        if not same or any(a is not b for a, b in zip(found.made_from, made_from, strict=True)):
-            whole = (p, state["exp_avg"], state["exp_avg_sq"], state.get("max_exp_avg_sq"), keep)
-            usable = p.numel() >= SMALL and alike(*(t for t in whole if t is not None))
-            flats = tuple(None if t is None else flat(t) for t in whole) if usable else ()
-            mask = "stored" if keep is not None else "state" if state.get("held") else "none"
-            found = self.views[p] = Views(made_from, address, mask, flats, usable)
+        state, keep, address = self.optimizer.state[p], self.optimizer.masks.get(p), p.data_ptr()
+        held, old = state.get("held", False), self.views.get(p)
+        if old and old.state is state and old.keep is keep and old.held == held and old.address == address:
+            return old
+        whole = (p, state["exp_avg"], state["exp_avg_sq"], state.get("max_exp_avg_sq"), keep)
+        usable = p.numel() >= SMALL and alike(*(t for t in whole if t is not None))
+        flats = tuple(None if t is None else flat(t) for t in whole) if usable else ()
+        mask = "stored" if keep is not None else "state" if held else "none"
+        found = self.views[p] = Views(state, keep, held, address, mask, flats, usable)
         return found
 
     def takes(self, p: Tensor) -> bool:
@@ -105,34 +107,43 @@ class OnePass:
             return
         device, spam = params[0].device, self.optimizer.spam
         decay, rate, eps = (torch.full((), x, device=device) for x in folded(n))
-        spike = torch.full((), OFF if n.spike_theta is None else n.spike_theta**0.5, device=device) if spam else None
+        theta, spike = (torch.full((), x, device=device) for x in limits(n)) if spam else (None, None)
         l2 = 0.0 if n.decoupled else n.weight_decay
         for p in params:
             w, m, v, top, keep = self.view(p).tensors
             rule = Rule(n.beta1, n.beta2, l2, top is not None, self.view(p).mask, spam is not None, clip is not None)
-            kernel(rule)(w, flat(p.grad), m, v, top, keep, decay, rate, eps, clip, spike)
+            kernel(rule)(w, flat(p.grad), m, v, top, keep, decay, rate, eps, clip, theta, spike)
+
+
+def limits(n: Numbers) -> tuple[float, float]:
+    """(theta, factor): SPAM's clip takes g^2 to at most theta * v, and so |g| to at most factor * sqrt(v_new)."""
+    theta = n.spike_theta
+    return (math.inf, math.inf) if theta is None else (theta, (theta / (n.beta2 + (1 - n.beta2) * theta)) ** 0.5)
 
 
 @cache
 def kernel(rule: Rule):
-    """f(w, g, m, v, top, keep, decay, rate, eps, clip, spike): one step in place, on flat tensors of one length."""
-    beta1, beta2, l2, least = rule.beta1, rule.beta2, rule.l2, TINY if rule.mask == "state" else 0.0
+    """f(w, g, m, v, top, keep, decay, rate, eps, clip, theta, spike): one step in place, on flat tensors alike."""
+    beta1, beta2, l2 = rule.beta1, rule.beta2, rule.l2
 
-    def step(w, g, m, v, top, keep, decay, rate, eps, clip, spike):
+    def step(w, g, m, v, top, keep, decay, rate, eps, clip, theta, spike):
         g, x = g.float(), w.float()
         if rule.clip:
             g = g * clip
         g = masked(rule.mask, g, keep if rule.mask == "stored" else v)
-        if rule.spikes:
-            none_yet = 1.0 - ((v - least) * HUGE * HUGE).clamp(0.0, 1.0)  # twice, for what is not normal
-            limit = v.sqrt() * spike + none_yet * OFF
-            g = torch.maximum(torch.minimum(g, limit), -limit)
-        if l2:
+        if l2:  # never with SPAM, which is AdamW's
             g = g + l2 * x
-        m_new = m + (g - m) * (1 - beta1)
-        v_new = v * beta2 + g * g * (1 - beta2)
+        square = g * g
+        if rule.spikes:
+            no_limit = (2 * TINY - v).clamp_min(0.0) * HUGE * OFF  # infinite for a v that has seen no gradient yet
+            square = torch.minimum(square, (v + TINY) * theta + no_limit)  # 0 x inf would be nan
+        v_new = v * beta2 + square * (1 - beta2)
         if rule.mask == "state":
             v_new = torch.maximum(v_new, v.clamp_max(TINY))
+        if rule.spikes:  # where g is clipped v_new is v (beta2 + (1 - beta2) theta), so one root serves both
+            limit = (v_new.sqrt() + TINY) * spike + no_limit
+            g = torch.maximum(torch.minimum(g, limit), -limit)
+        m_new = m + (g - m) * (1 - beta1)
         top_new = torch.maximum(top, v_new) if rule.amsgrad else v_new
         w.copy_(x * decay - m_new / (top_new.sqrt() + eps) * rate)
         m.copy_(m_new)
@@ -144,7 +155,8 @@ def kernel(rule: Rule):
     t = [torch.ones(n) for _ in range(4)]
     top = torch.ones(n) if rule.amsgrad else None
     keep = torch.ones(n, dtype=torch.bool) if rule.mask == "stored" else None
-    numbers = [torch.ones(()) if used else None for used in (1, 1, 1, rule.clip, rule.spikes)]  # one twice is a guard
+    used = (True, True, True, rule.clip, rule.spikes, rule.spikes)
+    numbers = [torch.ones(()) if u else None for u in used]  # each its own: one tensor twice would be a guard
     return compiled(step, *t, top, keep, *numbers)
 
 

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lib.optim.kernel.spam import TINY
-
+TINY = torch.finfo(torch.float32).tiny  # what an optimizer that holds masks keeps the v of a live weight above
 CHUNK = 1 << 18  # elements of one score chunk, in whole rows
 
 

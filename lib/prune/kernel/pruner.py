@@ -46,7 +46,7 @@ def prunable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     tied = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     found = {}
     for name, m in model.named_modules():
-        if isinstance(m, nn.Linear | nn.Conv2d) and id(m.weight) not in tied:
+        if isinstance(m, nn.Linear | nn.Conv2d) and id(m.weight) not in tied and m.weight.numel():
             found.setdefault(id(m.weight), (f"{name}.weight" if name else "weight", m.weight))
     return list(found.values())
 
@@ -76,7 +76,7 @@ class Pruner:
                 f"PRUNING_LAYER_FLOOR={plan.floor:g}: in whole weights the layers can give up {sum(self.caps)} of "
                 f"{self.total}, and TARGET_SPARSITY={plan.schedule.target:g} is more: lower one of them"
             )
-        self.next_event = 0
+        self.next_event, self.last = 0, []
         self.optimizer = self.mask = None
 
     def score(self, name: str, p: nn.Parameter, rows: slice) -> Tensor:
@@ -122,7 +122,7 @@ class Pruner:
 
     def event(self, share: float) -> None:
         """Prune to exactly round(share * N) weights."""
-        before = self.count()
+        before = sum(self.known())
         self.prepare()
         cuts = self.cuts(share)
         self.check(cuts)
@@ -137,7 +137,7 @@ class Pruner:
                     digest.update(np.packbits(keep.cpu().numpy() > 0).tobytes())
                     self.apply(name, p, rows, keep)
         self.mask.settle()
-        counts = self.plan.group.sum(torch.tensor(counts, dtype=torch.int64)).tolist()
+        counts = self.last = self.plan.group.sum(torch.tensor(counts, dtype=torch.int64)).tolist()
         self.record(share, [cut for _, cut in cuts], counts, before, digest.hexdigest()[:16], audited)
 
     def prepare(self) -> None:
@@ -177,7 +177,7 @@ class Pruner:
         everything = list(range(len(self.weights)))
         if shares is None:
             return [self.find(everything, k)] if not self.plan.floor else self.above_floor(k, self.caps)
-        low = [0] * len(self.sizes) if self.reversible else self.counts()
+        low = [0] * len(self.sizes) if self.reversible else self.known()
         counts = allocate(shares(self.shapes, share), self.sizes, k, low, self.caps)
         return [self.find([i], counts[i]) for i in everything]
 
@@ -225,6 +225,10 @@ class Pruner:
             found.append(sum(int(part.sum()) for part in parts if part is not None))
         return self.plan.group.sum(torch.tensor(found, dtype=torch.int64)).tolist()
 
+    def known(self) -> list[int]:
+        """The same, as the last event left it: nothing changes a mask in between."""
+        return self.last or self.counts()
+
     def count(self) -> int:
         """How many weights are pruned."""
         return sum(self.counts())
@@ -258,4 +262,5 @@ class Pruner:
 
     def load_state_dict(self, state: dict) -> None:
         self.mask.load_state_dict(state)
+        self.last = []
         self.next_event = state["next_event"]

@@ -13,11 +13,18 @@ import torch
 from lib.prune.kernel.mask import chunks
 from lib.prune.kernel.noise import uniform
 from lib.prune.kernel.pruner import INF, Pruner
-from lib.prune.kernel.select import Apply, find
+from lib.prune.kernel.select import Alone, Apply, find
 
 
 class DynamicSparse(Pruner):
+    """Raises ValueError for weights that processes share: its layers' counts and draws are of whole layers."""
+
     reversible = True
+
+    def __init__(self, weights, plan):
+        super().__init__(weights, plan)
+        if type(plan.group) is not Alone:
+            raise ValueError("set and rigl need whole layers: their weights cannot be shared by processes")
 
     def growth(self, name, p, rows):
         """Scores of the weights that are not kept; the highest grow."""
@@ -45,7 +52,7 @@ class DynamicSparse(Pruner):
         self.dropped = 0
         if self.first:
             return
-        for (_, p), gone in zip(self.weights, self.counts(), strict=True):
+        for (_, p), gone in zip(self.weights, self.known(), strict=True):
             drop = round(self.fraction() * (p.numel() - gone))
             self.dropped += drop
             choose = Apply(find(lambda stride, p=p: self.magnitudes(p, stride), gone + drop, p.numel()))

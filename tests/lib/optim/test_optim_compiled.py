@@ -20,16 +20,14 @@ def apart(a, b):
 
 
 def farthest(ours, mine, theirs, its):
-    """Of weights, of first moments, and of second moments each relative to itself."""
+    """Of weights, of first moments, and of the roots of second moments."""
     found = [0.0, 0.0, 0.0]
     for (_, p), (_, q) in zip(ours, theirs, strict=True):
         state, other = mine.state[p], its.state[q]
         found[0] = max(found[0], apart(p.detach(), q.detach()))
         found[1] = max(found[1], apart(state["exp_avg"], other["exp_avg"]))
         for key in {"exp_avg_sq", "max_exp_avg_sq"} & state.keys():
-            live = other[key] > 1e-30
-            relative = (state[key].double() / other[key].double() - 1)[live]
-            found[2] = max(found[2], float(relative.abs().max()) if live.any() else 0.0)
+            found[2] = max(found[2], apart(state[key].sqrt(), other[key].sqrt()))
     return found
 
 
@@ -101,18 +99,18 @@ def test_is_the_eager_one_for_every_setting(build, zoo, walk, cut, arm, mask, am
 @pytest.mark.parametrize("arm, mask, amsgrad, clip", MANY)
 def test_bf16_steps_are_the_eager_ones(build, zoo, walk, cut, arm, mask, amsgrad, clip):
     """Each step from one state: bf16 weights that differ in a rounding once go their own ways. The eager form rounds
-    clipped gradients, by a clip of norm or spikes, to their 8 bits once more."""
+    clipped gradients, by a clip of norm or spikes, to their 8 bits once more; the largest is 6 times the mean."""
     pairs = pair(build, zoo, arm, amsgrad, clip, torch.bfloat16)
     (ours, a), (theirs, b) = pairs
     masks = None
-    rounded = 2**-7 if clip or arm == "spam" else 1e-5
+    rounded = 6 * 2**-8 if clip or arm == "spam" else 1e-5
     for t in range(1, 61):
         walk(1, *pairs, first=t)
         for (_, p), (_, q) in zip(ours, theirs, strict=True):
             torch.testing.assert_close(p, q, rtol=2**-7, atol=2e-3 if rounded > 1e-5 else 1e-6)
             p.data.copy_(q)
         _, m, v = farthest(ours, a, theirs, b)
-        assert m < rounded and v < 2 * rounded, (m, v)
+        assert m < rounded and v < rounded, (m, v)
         a.load_state_dict(b.state_dict())
         if t == 5:
             masks = masked(cut, pairs, mask)

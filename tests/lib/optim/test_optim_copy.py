@@ -128,5 +128,18 @@ def test_what_is_loaded_below_the_smallest_normal_number(build, zoo, update):
     assert all((optimizer.state[p]["exp_avg_sq"] == least).all() and optimizer.held(p) for _, p in named)
 
 
+@pytest.mark.parametrize("mask", MASKS)
+def test_weights_that_move_in_memory(build, dense, walk, cut, same, mask):
+    """As `Module.to` and loading with `assign` move them: kernels must not write to where they were."""
+    pairs = [(named, build("adamw", named, update="compiled")) for named in (dense(), dense())]
+    for named, optimizer in pairs:
+        cut(optimizer, named, mask)
+    walk(2, *pairs)
+    for _, p in pairs[1][0]:
+        p.data = p.data.clone()
+    walk(2, *pairs, first=3)
+    same(*pairs)
+
+
 def test_every_optimizer_is_in_these_tests():
     assert {n for n, _ in ARMS} == set(OPTIMIZERS.names())

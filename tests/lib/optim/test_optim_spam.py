@@ -148,6 +148,24 @@ def test_without_a_second_moment_there_is_no_spike(build, parameters, cut, updat
     torch.testing.assert_close(optimizer.state[p]["exp_avg"][0], torch.where(live[0], 0.3, 0.0))
 
 
+@pytest.mark.parametrize("mask", ["none", "state"])
+@pytest.mark.parametrize("v", [0.0, 1e-36, 1e-30, 1e-10])
+@pytest.mark.parametrize("g", [0.0, 1.0, 1e4, 1e15])
+def test_a_step_that_does_not_clip_is_as_wide_as_the_eager_one(build, parameters, cut, mask, v, g):
+    """However small the second moment is that a gradient meets."""
+    moved = []
+    for update in ("eager", "compiled"):
+        named = parameters(shapes=[(130, 130)])
+        p, optimizer = named[0][1], build("adamwspam", named, update=update)
+        cut(optimizer, named, mask)
+        optimizer.state[p]["exp_avg_sq"].masked_fill_(p != 0, v)
+        p.grad = torch.full_like(p, g)
+        optimizer.step()
+        moved.append([p.detach(), optimizer.state[p]["exp_avg"], optimizer.state[p]["exp_avg_sq"]])
+    for one, other in zip(*moved, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-36)
+
+
 @pytest.mark.parametrize("update", ["eager", "compiled"])
 def test_a_reset_keeps_the_mask_in_the_state(build, zoo, walk, cut, update):
     named = zoo()

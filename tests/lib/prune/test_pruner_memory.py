@@ -157,7 +157,8 @@ PLANS += [{"distribution": d} for d in ("uniform", "erk", "nm")] + [{"floor": 0.
 @pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 def test_an_event_on_20_million_weights(build, plan):
-    assert workspace(build, "state", [(5000, 2000), (2000, 5000)], (0.3, 0.5), **plan) <= ROOM
+    sort = 8 * CHUNK if "nm" in plan.values() else 0  # the order of every group
+    assert workspace(build, "state", [(5000, 2000), (2000, 5000)], (0.3, 0.5), **plan) <= ROOM + sort
 
 
 @pytest.mark.slow
