@@ -18,9 +18,9 @@ def build(groups, hyper, read, base=""):
     from lib.optim.kernel.base import Base
 
     class SignSGD(Base):
-        def update(self, group, params, grads):
-            for p, g in zip(params, grads):
-                p.sub_(group["lr"] * group["scale"] * g.sign())
+        def update(self, group, params, clip):
+            for p in params:
+                p.sub_(group["lr"] * group["scale"] * p.grad.sign())
 
     return SignSGD(groups, {"lr": hyper.lr, "weight_decay": 0.0, "scale": read(SignOptions).signsgd_scale})
 
