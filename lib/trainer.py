@@ -53,7 +53,7 @@ class Trainer:
     """One run: everything is made in the constructor's order, from the run's own config."""
 
     def __init__(self, task, spec: RunSpec, config: Config, rundir: RunDir, monitor: Monitor):
-        self.step = 0
+        self.step, self.early = 0, []
         self.task, self.spec, self.config, self.rundir, self.monitor = task, spec, config, rundir, monitor
         self.training = config.read(hyper.Training)
         self.recipe = hyper.read_recipe(config, spec.model)
@@ -103,7 +103,7 @@ class Trainer:
             when,
             distribution(self.spec, options),
             self.spec.adamwprune_variant,
-            self._record,
+            lambda event: self.early.append(event) if self.early is not None else self._record(event),
             floor=options.pruning_layer_floor,
             pattern=options.pattern(),
             drop=options.pruning_drop_fraction,
@@ -119,6 +119,9 @@ class Trainer:
         """Train, evaluate, test, and write it all down; the status, "done" or "diverged"."""
         started = time.perf_counter()
         self._record(self._start())
+        for event in self.early:  # an event at step 0 happens when the pruner is attached, before there is a start
+            self._record(event)
+        self.early = None
         status, why = "done", None
         try:
             self.lr_warmup = hyper.warmup_steps(self.spec.model, self.recipe, self.length)

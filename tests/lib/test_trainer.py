@@ -353,6 +353,11 @@ def test_adamwadv_replaces_schedule_and_clip(tmp_path):
     assert trainer.lr_schedule == "constant" and {g["clip_norm"] for g in trainer.optimizer.param_groups} == {5.0}
 
 
+def test_records_begin_with_the_start_though_rigl_prunes_at_step_0(tmp_path):
+    rows = run(tmp_path, "adamw", "rigl", "0.9", MAX_ITERS="20")
+    assert rows.rows[0]["event"] == "start" and rows.prunes[0]["step"] == 0 and rows.prunes[-1]["step"] == 15
+
+
 def test_all_methods_share_their_events_on_spam(tmp_path):
     """Resets at 40 and 80 of 100 steps: magnitude on adamwspam and state on that base prune at the same steps."""
     spam = {"SPAM_DELTA_T": "40", "SPAM_WARMUP": "15", "MAX_ITERS": "100"}
