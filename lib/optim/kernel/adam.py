@@ -39,19 +39,15 @@ class Numbers:
 
 @dataclass
 class Row:
-    """The tensors of one parameter. `top` is AMSGrad's maximum or None; `keep` a stored mask or None; `held` says that
-    its own state is its mask: pruned where w = v = 0."""
+    """The tensors of one parameter. `top` is AMSGrad's maximum or None; `held` says that its own state is its mask:
+    pruned where w = v = 0."""
 
     w: Tensor
     g: Tensor
     m: Tensor
     v: Tensor
     top: Tensor | None
-    keep: Tensor | None
     held: bool
-
-    def tensors(self) -> list[Tensor]:
-        return [t for t in (self.w, self.g, self.m, self.v, self.top, self.keep) if t is not None]
 
 
 def eager(rows: list[Row], n: Numbers, clip: Tensor | None, floor: bool = False) -> None:
@@ -167,15 +163,7 @@ class Adam(Base):
 
     def row(self, p: Tensor) -> Row:
         s = self.state[p]
-        return Row(
-            p.detach(),
-            p.grad,
-            s["exp_avg"],
-            s["exp_avg_sq"],
-            s.get("max_exp_avg_sq"),
-            self.masks.get(p),
-            s.get("held", False),
-        )
+        return Row(p.detach(), p.grad, s["exp_avg"], s["exp_avg_sq"], s.get("max_exp_avg_sq"), s.get("held", False))
 
     def masked_beforehand(self, params):
         return self.onepass.left(params) if self.onepass else params
@@ -205,8 +193,7 @@ class Adam(Base):
     def update(self, group, params, clip):
         n = self.numbers(group)
         if self.onepass:
-            self.onepass.update(params, n, clip)
-            params = self.onepass.left(params)
+            params = self.onepass.update(params, n, clip)
         if params:
             eager([self.row(p) for p in params], n, clip, floor=self.onepass is not None)
 

@@ -3,15 +3,16 @@
 Each large tensor is one call of a kernel compiled for any length (torch.compile, so C++ on a CPU and Triton on a GPU).
 What changes from step to step goes in as three 0-dim tensors, folded beforehand: as Python numbers they would be
 compiled anew, as more tensors they would be loaded in the loop. Small tensors are left to the eager form, which is as
-fast there.
+fast there. Between two kernels nothing is done that can be done before the first: they leave the caches full of
+tensors, and Python is several times slower then.
 """
 
+import functools
 import math
 import os
 import shutil
 import types
 from dataclasses import dataclass
-from functools import cache
 from itertools import count
 
 import torch
@@ -22,16 +23,18 @@ from lib.optim.kernel.adam import Numbers, folded
 from lib.optim.kernel.flat import alike, flat
 from lib.optim.kernel.spam import TINY
 
-ROW = 1024
+ROW, WIDE = 1024, 4096
 SMALL = 16384  # elements: below it the call costs more than the memory
 HUGE = 1 / TINY  # v * HUGE >= 1 for every normal v, and what holds its mask is normal or 0: min(1, .) is the mask
+CPU = torch.device("cpu")
+MOST = 1 << 31  # elements that a GPU kernel can index in 32 bits
 names = count()
 OFF = torch.finfo(torch.float32).max  # a spike limit that no gradient meets
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a kernel is compiled for. mask: "none", "state" (pruned where v = 0) or "stored"."""
+    """What a kernel is compiled for. mask: "none", "state" (pruned where v = 0) or "stored". threads: of a CPU."""
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -40,6 +43,10 @@ class Rule:
     mask: str = "none"
     spikes: bool = False
     clip: bool = False
+    weight: torch.dtype = torch.float32
+    grad: torch.dtype = torch.float32
+    device: torch.device = CPU
+    threads: int = 1
 
 
 @dataclass
@@ -61,7 +68,7 @@ class OnePass:
     def __init__(self, optimizer):
         self.optimizer, self.views = optimizer, {}
         try:
-            squares_kernel("none")
+            squares_kernel("none", torch.float32, CPU, torch.get_num_threads())
         except Exception as e:
             found = shutil.which(os.environ.get("CXX", "g++")) or "none"
             raise InputError(
@@ -79,7 +86,7 @@ class OnePass:
         if old and old.state is state and old.keep is keep and old.held == held and old.address == address:
             return old
         whole = (p, state["exp_avg"], state["exp_avg_sq"], state.get("max_exp_avg_sq"), keep)
-        usable = p.numel() >= SMALL and alike(*(t for t in whole if t is not None))
+        usable = SMALL <= p.numel() < MOST and alike(*(t for t in whole if t is not None))
         flats = tuple(None if t is None else flat(t) for t in whole) if usable else ()
         mask = "stored" if keep is not None else "state" if held else "none"
         found = self.views[p] = Views(state, keep, held, address, mask, flats, usable)
@@ -93,26 +100,40 @@ class OnePass:
         return [p for p in params if not self.takes(p)]
 
     def norms(self, params: list[Tensor], dense: bool) -> list[Tensor]:
-        found = []
-        for p in params:
-            if self.takes(p):
-                mask = "none" if dense else self.view(p).mask
-                _, _, v, _, keep = self.view(p).tensors
-                found.append(norm(mask, flat(p.grad), {"none": None, "state": v, "stored": keep}[mask]))
-        return found
+        """One norm over all that these kernels take, if any."""
+        threads, calls, rest = torch.get_num_threads(), [], []
+        for p in filter(self.takes, params):
+            view, g = self.view(p), flat(p.grad)
+            mask = "none" if dense else view.mask
+            by = {"none": None, "state": view.tensors[2], "stored": view.tensors[4]}[mask]
+            whole = len(g) // WIDE * WIDE
+            if whole:
+                f = squares_kernel(mask, g.dtype, g.device, threads)
+                calls.append((f, wide(g[:whole]), None if by is None else wide(by[:whole])))
+            if whole < len(g):
+                tail = masked(mask, g[whole:].float(), None if by is None else by[whole:])
+                rest.append(tail.square().sum().view(1))
+        squares = [f(*given)[0] for f, *given in calls]
+        return [torch.cat(squares + rest).sum(dtype=torch.float64).sqrt().float()] if squares or rest else []
 
-    def update(self, params: list[Tensor], n: Numbers, clip: Tensor | None) -> None:
-        params = [p for p in params if self.takes(p)]
-        if not params:
-            return
-        device, spam = params[0].device, self.optimizer.spam
-        decay, rate, eps = (torch.full((), x, device=device) for x in folded(n))
-        theta, spike = (torch.full((), x, device=device) for x in limits(n)) if spam else (None, None)
-        l2 = 0.0 if n.decoupled else n.weight_decay
-        for p in params:
-            w, m, v, top, keep = self.view(p).tensors
-            rule = Rule(n.beta1, n.beta2, l2, top is not None, self.view(p).mask, spam is not None, clip is not None)
-            kernel(rule)(w, flat(p.grad), m, v, top, keep, decay, rate, eps, clip, theta, spike)
+    def update(self, params: list[Tensor], n: Numbers, clip: Tensor | None) -> list[Tensor]:
+        """One step of those that these kernels take; returns the others."""
+        others = self.left(params)
+        if len(others) == len(params):
+            return others
+        device, spam, threads = params[0].device, self.optimizer.spam, torch.get_num_threads()
+        numbers = [torch.full((), x, device=device) for x in folded(n)]
+        numbers += [clip, *(torch.full((), x, device=device) if spam else None for x in limits(n))]
+        l2, calls = 0.0 if n.decoupled else n.weight_decay, []
+        for p in filter(self.takes, params):
+            view, g = self.view(p), flat(p.grad)
+            w, m, v, top, keep = view.tensors
+            asked = (top is not None, view.mask, spam is not None, clip is not None)
+            rule = Rule(n.beta1, n.beta2, l2, *asked, w.dtype, g.dtype, w.device, threads)
+            calls.append((kernel(rule), (w, g, m, v, top, keep, *numbers)))
+        for f, given in calls:
+            f(*given)
+        return others
 
 
 def limits(n: Numbers) -> tuple[float, float]:
@@ -121,7 +142,7 @@ def limits(n: Numbers) -> tuple[float, float]:
     return (math.inf, math.inf) if theta is None else (theta, (theta / (n.beta2 + (1 - n.beta2) * theta)) ** 0.5)
 
 
-@cache
+@functools.cache
 def kernel(rule: Rule):
     """f(w, g, m, v, top, keep, decay, rate, eps, clip, theta, spike): one step in place, on flat tensors alike."""
     beta1, beta2, l2 = rule.beta1, rule.beta2, rule.l2
@@ -151,39 +172,34 @@ def kernel(rule: Rule):
         if rule.amsgrad:
             top.copy_(top_new)
 
+    def ones(*shape, dtype=torch.float32, used=True):
+        return torch.ones(shape, dtype=dtype, device=rule.device) if used else None
+
     n = 2 * SMALL
-    t = [torch.ones(n) for _ in range(4)]
-    top = torch.ones(n) if rule.amsgrad else None
-    keep = torch.ones(n, dtype=torch.bool) if rule.mask == "stored" else None
+    tensors = [ones(n, dtype=rule.weight), ones(n, dtype=rule.grad), ones(n), ones(n), ones(n, used=rule.amsgrad)]
+    keep = ones(n, dtype=torch.bool, used=rule.mask == "stored")
     used = (True, True, True, rule.clip, rule.spikes, rule.spikes)
-    numbers = [torch.ones(()) if u else None for u in used]  # each its own: one tensor twice would be a guard
-    return compiled(step, *t, top, keep, *numbers)
+    return compiled(step, *tensors, keep, *(ones(used=u) for u in used))
 
 
-def norm(mask: str, g: Tensor, by: Tensor | None) -> Tensor:
-    """The Euclidean norm of the live elements of flat `g`; `by` is v or the stored mask."""
-    whole = len(g) // ROW * ROW
-    squares = squares_kernel(mask)(rows(g[:whole]), None if by is None else rows(by[:whole])).sum()
-    if whole < len(g):
-        squares += masked(mask, g[whole:].float(), None if by is None else by[whole:]).square().sum()
-    return squares.sqrt()
+def wide(t: Tensor) -> Tensor:
+    return t.view(-1, WIDE // ROW, ROW)
 
 
-def rows(t: Tensor) -> Tensor:
-    return t.view(-1, ROW)
-
-
-@cache
-def squares_kernel(mask: str):
-    """f(g, by): the sum of squares of the live elements of each row. One sum over everything is half as fast: it is
-    compiled with compensation for its length, which rows do without."""
+@functools.cache
+def squares_kernel(mask: str, dtype: torch.dtype, device: torch.device, threads: int):
+    """f(g, by): sums of squares of the live elements, one of each WIDE. Of a row, because one sum over everything is
+    compiled with compensation for its length, and is half as fast; of rows side by side, because several streams are
+    read faster than one."""
 
     def squares(g, by):
-        return masked(mask, g.float(), by).square().sum(1)
+        sides = (by if by is None else by.unbind(1)) or [None] * (WIDE // ROW)
+        return sum(masked(mask, x.float(), y).square() for x, y in zip(g.unbind(1), sides, strict=True)).sum(1)
 
     n = 2 * SMALL
-    by = {"none": None, "state": torch.ones(n), "stored": torch.ones(n, dtype=torch.bool)}[mask]
-    return compiled(squares, rows(torch.ones(n)), None if by is None else rows(by))
+    by = {"none": None, "state": torch.float32, "stored": torch.bool}[mask]
+    by = None if by is None else wide(torch.ones(n, dtype=by, device=device))
+    return compiled(squares, wide(torch.ones(n, dtype=dtype, device=device)), by)
 
 
 def masked(mask: str, g: Tensor, by: Tensor | None) -> Tensor:
@@ -193,14 +209,41 @@ def masked(mask: str, g: Tensor, by: Tensor | None) -> Tensor:
 
 
 def compiled(f, *example):
-    """`f` compiled for every length from SMALL on, by calling it once with `example`. Under a name of its own: torch
-    would take two rules for one function called with other numbers, and make the numbers inputs."""
+    """`f` as torch.compile makes it for every length from SMALL on, by calling it once with `example`.
+
+    It comes without torch.compile's guards, which at 50 tensors a step cost up to a twelfth of it. So it is for
+    arguments like the example's in everything but length, with as many threads as now, and under no_grad.
+    """
+    # Under a name of its own: torch would take two rules for one function called with other numbers, and make the
+    # numbers inputs.
     own = f"{f.__name__}_{next(names)}"
     code = f.__code__.replace(co_name=own)
-    result = torch.compile(types.FunctionType(code, f.__globals__, own, f.__defaults__, f.__closure__), fullgraph=True)
+    named = types.FunctionType(code, f.__globals__, own, f.__defaults__, f.__closure__)
+    made = []
+
+    def backend(graph, fakes):
+        inner = torch._dynamo.lookup_backend("inductor")(graph, fakes)
+
+        def first(*given):  # the graph has an order of its own, and the length among its arguments
+            made.append((inner, [place(example, x) for x in given]))
+            return inner(*given)
+
+        return first
+
     for t in example:
         if t is not None and t.ndim:
             torch._dynamo.mark_dynamic(t, 0, min=SMALL // t[0].numel())
     with torch.no_grad():
-        result(*example)
-    return result
+        torch.compile(named, fullgraph=True, backend=backend)(*example)
+    ((inner, order),) = made
+
+    @functools.wraps(f)
+    def call(*given):
+        return inner(*[len(given[0]) if i is None else given[i] for i in order])
+
+    return call
+
+
+def place(example, given) -> int | None:
+    """Where in `example` a graph's argument comes from; None is its length."""
+    return next(i for i, x in enumerate(example) if x is given) if torch.is_tensor(given) else None

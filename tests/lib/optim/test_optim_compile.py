@@ -63,6 +63,19 @@ def test_changed_numbers_compile_nothing(build, zoo, walk, never_again):
     walk(3, (ours, a), (theirs, b), (third, c), first=36)
 
 
+def test_another_dtype_or_number_of_threads_is_another_kernel(build, parameters, walk):
+    """A kernel has no guards: whatever it is compiled for has to be asked for."""
+    size = onepass.kernel.cache_info().currsize
+    found = []
+    for dtype, threads in ((torch.float32, 1), (torch.bfloat16, 1), (torch.float32, 2), (torch.bfloat16, 1)):
+        torch.set_num_threads(threads)
+        named = parameters(shapes=[(130, 130)], dtype=dtype)
+        walk(3, (named, build("adamw", named, update="compiled", beta1=0.77)))
+        found.append(named[0][1].detach())
+    assert onepass.kernel.cache_info().currsize == size + 3
+    assert torch.equal(found[0], found[2]) and torch.equal(found[1], found[3]) and found[1].dtype == torch.bfloat16
+
+
 def test_small_tensors_compile_nothing(build, parameters, walk):
     named = parameters(shapes=[(127, 129), (7,)])
     before = onepass.kernel.cache_info().misses
