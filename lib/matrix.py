@@ -17,8 +17,9 @@ from lib.prune.distribution import DISTRIBUTIONS
 from lib.prune.importance import IMPORTANCE
 from lib.prune.state import DEFAULT_VARIANT
 from lib.rundir import OWN
-from lib.spec import RunSpec, identify
+from lib.spec import RunSpec, identify, percent
 
+NEAR = 5e-4  # three digits of a sparsity are enough to name an N:M pattern
 RUN_ID = re.compile(r"[a-z0-9_.-]+")
 
 
@@ -55,7 +56,7 @@ def plan(config: Config) -> Plan:
     specs, left_out = [], []
     for cell in cells(axes):
         why = impossible(cell, options)
-        (left_out.append(why) if why else specs.append(cell))
+        (left_out.append(why) if why else specs.append(exact(cell, options)))
     check_used(axes, specs, left_out)
     specs = name(config, axes, specs)
     return Plan(tuple(specs), tuple(dict.fromkeys(left_out)), tuple(defaults(axes)))
@@ -102,7 +103,8 @@ def read_sparsities(config: Config) -> list[float]:
                 f'such as "0.5,0.7,0.9" (without pruning, the method none is sparsity 0)'
             )
         found.append(value)
-    return _distinct(config, "TARGET_SPARSITY", found)
+    _distinct(config, "TARGET_SPARSITY", [percent(s) for s in found])  # what ids are made of
+    return found
 
 
 def read_seeds(config: Config) -> list[int]:
@@ -183,16 +185,25 @@ def distribution(s: RunSpec, options: PruningOptions) -> str:
     return takes[0] if takes and asked == "global" else asked
 
 
+def exact(s: RunSpec, options: PruningOptions) -> RunSpec:
+    """With the very sparsity of an N:M pattern where its first digits were given: 1:3 leaves no short decimal."""
+    if not s.target_sparsity or distribution(s, options) != "nm":
+        return s
+    n, m = options.pattern()
+    near = abs(s.target_sparsity - (1 - n / m)) < NEAR
+    return replace(s, target_sparsity=1 - n / m) if near else s
+
+
 def check_distribution(s: RunSpec, options: PruningOptions) -> None:
     """Raises InputError where a run's distribution cannot give the sparsity that is asked for."""
     if not PRUNERS[s.pruning_method].sparse:
         return
     if distribution(s, options) == "nm":
         n, m = options.pattern()
-        if abs(s.target_sparsity - (1 - n / m)) > 1e-9:
+        if s.target_sparsity != 1 - n / m:
             raise InputError(
                 f"TARGET_SPARSITY={s.target_sparsity!r}: PRUNING_DISTRIBUTION_NM with PRUNING_NM={n}:{m} is sparsity "
-                f"{1 - n / m!r} and no other"
+                f"{1 - n / m:.4g} and no other"
             )
         if options.pruning_layer_floor:
             raise InputError("PRUNING_LAYER_FLOOR with PRUNING_DISTRIBUTION_NM: an N:M pattern is a floor already")
@@ -205,10 +216,10 @@ def check_distribution(s: RunSpec, options: PruningOptions) -> None:
 
 def check_used(axes: Axes, specs: list[RunSpec], left_out: list[str]) -> None:
     """Every member of every axis must end in a run."""
-    members = [  # variants first: where one is impossible, it is the reason that its optimizer and method have no run
+    members = [  # variants and methods first: where one is impossible, it is the reason that an optimizer has no run
         ("ADAMWPRUNE_VARIANT", axes.variants, {s.adamwprune_variant for s in specs}),
-        ("OPTIMIZER", axes.optimizers, {s.optimizer for s in specs}),
         ("PRUNING_METHOD", axes.methods, {s.pruning_method for s in specs}),
+        ("OPTIMIZER", axes.optimizers, {s.optimizer for s in specs}),
         ("ADAMWPRUNE_BASE", axes.bases, {s.adamwprune_base for s in specs}),
     ]
     for axis, wanted, used in members:

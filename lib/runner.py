@@ -89,6 +89,11 @@ def notes(config: Config, plan: Plan) -> Iterator[str]:
         resets = OPTIMIZERS[spec.optimizer].resets(config.read, spec.adamwprune_base)
         if resets and resets.interval > length.steps:
             said[f"SPAM_DELTA_T={resets.interval}: no momentum reset in {length.steps} steps ({spec.model})"] = None
+        when = pruning_schedule(config, spec)
+        if when and len(when.events) == 1 and when.shape not in ("one_shot", "constant"):
+            said[f"{spec.model}: PRUNING_FREQUENCY={when.frequency} leaves one event, at step {when.ramp_end}"] = None
+        if config.read(UpdateOptions).update == "compiled" and parameters(config, spec) < COMPILED_FROM:
+            said[f"{spec.model}: UPDATE_COMPILED gains nothing on a model this small, and compiling takes time"] = None
         if length.scale < 1:
             said[f"{spec.model}: lengths given in steps are scaled by {length.scale:.3g}, as the run was shortened"] = (
                 None
@@ -152,10 +157,14 @@ def choose(config: Config, update: str) -> Config:
     return config.replace({f"UPDATE_{m.upper()}": "y" if m == update else "n" for m in config.members("UPDATE")})
 
 
+def parameters(config: Config, spec: RunSpec) -> int:
+    return int(config[f"{spec.model.upper()}_PARAMETERS"])
+
+
 def pinned(config: Config, spec: RunSpec) -> Config:
     """The config of one run of a resolved matrix."""
     if config.read(UpdateOptions).update == "auto":
-        large = int(config[f"{spec.model.upper()}_PARAMETERS"]) >= COMPILED_FROM
+        large = parameters(config, spec) >= COMPILED_FROM
         config = choose(config, "compiled" if large else "eager")
     return kconfig.normalise(pin(config, spec))
 

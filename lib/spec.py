@@ -24,8 +24,8 @@ class RunSpec:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage, written shortest: 0.5 -> "50", 0.995 -> "99.5"."""
-    return format((Decimal(repr(share)) * 100).normalize(), "f")
+    """A share as a percentage, written shortest, of at most four decimals: 0.5 -> "50", 0.995 -> "99.5"."""
+    return format(round(Decimal(repr(share)) * 100, 4).normalize(), "f")
 
 
 def identify(spec: RunSpec, *, dataset: bool, base: bool, seed: bool) -> str:

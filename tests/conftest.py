@@ -45,6 +45,14 @@ class Repo:
         own = () if any(a.startswith("PYTHON=") for a in args) else (f"PYTHON={sys.executable}",)
         return self.run("make", *own, *args, **env)
 
+    @staticmethod
+    def failed(done: subprocess.CompletedProcess, *says: str) -> None:
+        """make failed, and the message says all of this."""
+        assert done.returncode == 2, done.stdout
+        assert "Traceback" not in done.stderr
+        for part in says:
+            assert part in done.stderr
+
     def script(self, *args: str, cwd: str = ".", **env: str) -> subprocess.CompletedProcess:
         return self.run(sys.executable, *args, cwd=cwd, **env)
 

@@ -1,7 +1,6 @@
 """make, as a user gives it, in a copy of the repository. No value may ever run a command, and no mistake is silent."""
 
 import importlib
-import json
 import re
 import shutil
 import sys
@@ -11,21 +10,12 @@ import pytest
 import lib
 from lib import kconfig, runner
 from lib.config import InputError
-from lib.data import mnist
 from lib.rundir import ROOT
 
 # What make, the shell or Python would run if any of them took it for more than text. One trick each: two in one text
 # can be a syntax error, and so hide each other.
 INJECTIONS = ["$(shell touch x)", "$(touch x)", "`touch x`", "; touch x; ", '"; touch x; "', "'; touch x; '"]
 PRESETS = sorted(p.name for p in (ROOT / "defconfigs").iterdir())
-
-
-def failed(done, *says: str) -> None:
-    """make failed, and the message says all of this."""
-    assert done.returncode == 2, done.stdout
-    assert "Traceback" not in done.stderr
-    for part in says:
-        assert part in done.stderr
 
 
 def untouched(repo) -> None:
@@ -81,7 +71,7 @@ def test_defconfig_then_plan(repo):
     ],
 )
 def test_mistakes_are_said(repo, args, says):
-    failed(repo.make("plan", *args), says)
+    repo.failed(repo.make("plan", *args), says)
 
 
 def test_overrides_reach_the_plan_and_not_the_config(repo):
@@ -110,7 +100,7 @@ def test_the_interpreter_is_text(repo, text):
 
 @pytest.mark.parametrize("text", INJECTIONS)
 def test_the_name_of_a_preset_is_text(repo, text):
-    failed(repo.make(f"defconfig-{text}"), f"unknown preset {text!r}. Known: lenet5,")
+    repo.failed(repo.make(f"defconfig-{text}"), f"unknown preset {text!r}. Known: lenet5,")
     untouched(repo)
 
 
@@ -135,12 +125,14 @@ def test_values_that_make_would_run_are_recorded_as_they_are(repo, tmp_path, tex
     folder = repo.path / text.replace("/", "")
     folder.mkdir()
     (folder / "precious").write_text("")
-    failed(repo.make("run", f"RESULTS={text}"), f"RESULTS={text}: {folder} is not empty")
+    repo.failed(repo.make("run", f"RESULTS={text}"), f"RESULTS={text}: {folder} is not empty")
     untouched(repo)
 
 
 def test_an_unknown_preset_shows_near_names(repo):
-    failed(repo.make("defconfig-lenet5-admw"), "unknown preset 'lenet5-admw'; did you mean lenet5-adamw or lenet5-adam")
+    repo.failed(
+        repo.make("defconfig-lenet5-admw"), "unknown preset 'lenet5-admw'; did you mean lenet5-adamw or lenet5-adam"
+    )
     assert not repo.config.exists()
 
 
@@ -176,12 +168,12 @@ def test_savedefconfig_gives_the_preset_back(repo):
 @pytest.mark.parametrize("target", ["savedefconfig", "menuconfig"])
 def test_targets_that_cannot(repo, target):
     """savedefconfig needs a .config, menuconfig a terminal."""
-    failed(repo.make(target), "No such file" if target == "savedefconfig" else "needs a terminal")
+    repo.failed(repo.make(target), "No such file" if target == "savedefconfig" else "needs a terminal")
 
 
 def test_olddefconfig_names_what_it_drops(repo):
     repo.config.write_text("CONFIG_MODEL_LENET5=y\nCONFIG_GONE=1\nCONFIG_SPAM_THETA=50\nCONFIG_LENET5_EPOCHS=7\n")
-    failed(repo.make("plan"), ".config:2: CONFIG_GONE: unknown symbol")
+    repo.failed(repo.make("plan"), ".config:2: CONFIG_GONE: unknown symbol")
     done = repo.make("olddefconfig")
     assert "dropped: " in done.stdout
     assert ".config:2: CONFIG_GONE" in done.stdout
@@ -198,7 +190,7 @@ def test_olddefconfig_without_a_config(repo):
 
 def test_a_config_that_is_no_text_can_be_replaced(repo):
     repo.config.write_bytes(b"CONFIG_A=\xff\n")
-    failed(repo.make("plan"), "cannot read", ".config")
+    repo.failed(repo.make("plan"), "cannot read", ".config")
     assert repo.make("defconfig-quickstart").returncode == 0
     assert (repo.path / ".config.old").read_bytes() == b"CONFIG_A=\xff\n"
 
@@ -208,7 +200,7 @@ def test_a_line_that_does_not_survive_stops_every_target_that_reads_it(repo):
     with repo.config.open("a") as f:
         f.write("CONFIG_SPAM_THETA=50\n")
     for target in ("plan", "run", "data", "savedefconfig"):
-        failed(repo.make(target), "CONFIG_SPAM_THETA=50 is dropped: it depends on OPTIMIZER_ADAMWSPAM")
+        repo.failed(repo.make(target), "CONFIG_SPAM_THETA=50 is dropped: it depends on OPTIMIZER_ADAMWSPAM")
 
 
 def test_the_scripts_own_status(repo):
@@ -248,117 +240,6 @@ def test_the_status_of_a_matrix(monkeypatch, capsys, end, code, says):
 def test_scripts_work_from_anywhere(repo):
     done = repo.script("../scripts/matrix.py", "plan", "--format", "ids", cwd="lenet5")
     assert (done.returncode, len(done.stdout.split())) == (0, 11)
-
-
-def prepared(folder, **symbols) -> None:
-    """A results directory in which nothing has run yet."""
-    config = kconfig.load(ROOT / "defconfigs" / "lenet5-sgd")
-    lines = [("LENET5_DATASET_MNIST", "n"), ("LENET5_DATASET_DIGITS", "y"), ("RESULTS", str(folder)), *symbols.items()]
-    runner.prepare(kconfig.apply(config, [(n, v, "test") for n, v in lines]))
-
-
-def test_results_that_are_there_are_refused(repo, tmp_path):
-    prepared(tmp_path / "results")
-    before = sorted((tmp_path / "results").rglob("*"))
-    failed(repo.make("run", f"RESULTS={tmp_path / 'results'}"), "is not empty", "make continue RESULTS=")
-    assert sorted((tmp_path / "results").rglob("*")) == before
-
-
-@pytest.mark.parametrize(
-    ("results", "says"),
-    [
-        ("Makefile/results", "cannot write results to"),
-        ("Makefile", "is a file"),
-        ("~no-such-user/results", "no such home directory"),
-    ],
-)
-def test_results_that_cannot_be_written(repo, results, says):
-    failed(repo.make("run", f"RESULTS={results}"), says)
-
-
-@pytest.mark.parametrize(
-    ("target", "results", "says"),
-    [
-        *((t, None, "there are no results yet (test_matrix_results_*") for t in ("continue", "rerun-failed", "report")),
-        ("update-graphs", None, "there are no results yet"),
-        ("continue", "nowhere", "RESULTS=nowhere: there is no directory"),
-        ("report", "lib", "is no results directory of this program: provenance.json is missing"),
-    ],
-)
-def test_results_that_are_not_there(repo, target, results, says):
-    failed(repo.make(target, *([f"RESULTS={results}"] if results else [])), says)
-
-
-@pytest.mark.parametrize(
-    ("target", "schema"),
-    [("continue", 0), ("rerun-failed", 0), ("report", 0), ("update-graphs", 0), ("report", 99), ("report", None)],
-)
-def test_results_of_another_schema(repo, tmp_path, target, schema):
-    prepared(tmp_path / "results")
-    path = tmp_path / "results" / "provenance.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": schema}))
-    failed(repo.make(target, f"RESULTS={path.parent}"), f"{path} has schema {schema}", "use the commit that wrote it")
-
-
-@pytest.mark.parametrize("content", ["{", "[]", ""])
-def test_results_that_are_damaged(repo, tmp_path, content):
-    prepared(tmp_path / "results")
-    (tmp_path / "results" / "provenance.json").write_text(content)
-    failed(repo.make("continue", f"RESULTS={tmp_path / 'results'}"), "provenance.json")
-
-
-def test_results_without_their_config(repo, tmp_path):
-    prepared(tmp_path / "results")
-    (tmp_path / "results" / "config").unlink()
-    failed(repo.make("report", f"RESULTS={tmp_path / 'results'}"), "cannot read", "results/config")
-
-
-def test_a_run_of_another_schema(repo, tmp_path):
-    prepared(tmp_path / "results")
-    summary = tmp_path / "results" / "lenet5_sgd_none" / "summary.json"
-    summary.write_text('{"schema": 0}')
-    failed(repo.make("report", f"RESULTS={tmp_path / 'results'}"), f"{summary} has schema 0")
-
-
-@pytest.mark.parametrize("target", ["continue", "rerun-failed"])
-def test_going_on_takes_no_other_override(repo, tmp_path, target):
-    prepared(tmp_path / "results")
-    failed(repo.make(target, f"RESULTS={tmp_path / 'results'}", "EPOCHS=3"), "EPOCHS: a results directory goes on with")
-
-
-@pytest.mark.slow
-def test_missing_data_that_cannot_be_downloaded(repo):
-    """The proxy is one that nobody answers at."""
-    repo.make("defconfig-lenet5-sgd")
-    proxies = dict.fromkeys(["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"], "http://127.0.0.1:9")
-    done = repo.make("run", "DATA_DIR=nothing-here", **proxies)
-    failed(done, *mnist.MD5, str(repo.path / "nothing-here" / "MNIST" / "raw"), "make data", "DATA_DIR=", "`digits`")
-    assert not list(repo.path.glob("test_matrix_results_*"))
-
-
-def test_data_that_is_cut_short(repo):
-    folder = repo.path / "data" / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    for name in mnist.MD5:
-        (folder / name).write_bytes(b"cut short")
-    repo.make("defconfig-lenet5-sgd")
-    first = next(iter(mnist.MD5))
-    for target in ("run", "data"):
-        failed(
-            repo.make(target), f"{folder / first} is damaged or cut short", f"expected {mnist.MD5[first]}", "`digits`"
-        )
-    assert not list(repo.path.glob("test_matrix_results_*"))
-
-
-def test_embedded_data_needs_nothing(repo):
-    done = repo.make("data")
-    assert (done.returncode, done.stdout) == (0, "digits: embedded\n")
-
-
-def test_data_of_a_run_does_not_depend_on_a_config_nearby(repo):
-    repo.config.write_text("CONFIG_NONSENSE=1\n")
-    done = repo.script("scripts/data.py", "--data-dir", str(repo.path), "digits")
-    assert (done.returncode, done.stdout) == (0, "digits: embedded\n")
 
 
 def test_a_missing_package_names_make_venv(repo):
@@ -401,7 +282,7 @@ def test_make_in_a_folder_with_spaces(repo, tmp_path):
     ],
 )
 def test_what_would_be_ignored_is_refused(repo, args, says):
-    failed(repo.make(*args), says)
+    repo.failed(repo.make(*args), says)
 
 
 def test_a_preset_and_its_matrix_on_one_line(repo):

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from lib import kconfig, matrix
 from lib.config import Config, InputError
-from lib.matrix import expand, pin, plan
+from lib.matrix import check_distribution, expand, pin, plan
 from lib.optim.base import OPTIMIZERS
-from lib.prune.base import PRUNERS
+from lib.prune.base import PRUNERS, PruningOptions
 from lib.prune.importance import IMPORTANCE
 from lib.rundir import OWN
 from lib.spec import RunSpec, percent
@@ -189,6 +189,11 @@ def test_seeds_that_are_none(text):
             {"TARGET_SPARSITY": "0.5", "PRUNING_DISTRIBUTION_ERK": "y"},
             "ends in no run: bitter4 x erk",
         ),
+        (
+            "adamw none rigl",
+            {"TARGET_SPARSITY": "0.5", "PRUNING_DISTRIBUTION_NM": "y"},
+            "PRUNING_METHOD_RIGL ends in no run: rigl x nm: it takes",
+        ),
     ],
 )
 def test_axes_that_end_in_no_run(axes, symbols, says):
@@ -225,6 +230,22 @@ def test_a_method_that_reads_what_is_not_kept(monkeypatch):
     made = plan(config("sgd adam none movement", TARGET_SPARSITY="0.5"))
     assert made.left_out == ("sgd x movement: movement reads exp_avg, exp_avg_sq, which is not kept",)
     assert [s.id for s in made.specs] == ["lenet5_sgd_none", "lenet5_adam_none", "lenet5_adam_movement_50"]
+
+
+@pytest.mark.parametrize("given", ["0.667", "0.66667", "0.6666666666666667"])
+def test_three_digits_name_a_pattern(given):
+    nm = {"PRUNING_DISTRIBUTION_NM": "y", "PRUNING_NM": "1:3"}
+    (spec,) = expand(config("adamw magnitude", TARGET_SPARSITY=given, **nm))
+    assert (spec.target_sparsity, spec.id) == (1 - 1 / 3, "lenet5_adamw_magnitude_66.6667")
+    check_distribution(spec, config("adamw magnitude", **nm).read(PruningOptions))
+
+
+@pytest.mark.parametrize("given", ["0.66", "0.5"])
+def test_another_sparsity_than_the_patterns(given):
+    nm = {"PRUNING_DISTRIBUTION_NM": "y", "PRUNING_NM": "1:3"}
+    (spec,) = expand(config("adamw magnitude", TARGET_SPARSITY=given, **nm))
+    with pytest.raises(InputError, match="with PRUNING_NM=1:3 is sparsity 0.6667 and no other"):
+        check_distribution(spec, config("adamw magnitude", **nm).read(PruningOptions))
 
 
 def test_bitter4_takes_the_place_of_global():

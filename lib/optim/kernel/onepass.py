@@ -21,7 +21,7 @@ from torch import Tensor
 from lib.config import InputError
 from lib.optim.kernel.adam import Numbers, folded
 from lib.optim.kernel.flat import alike, flat
-from lib.optim.kernel.spam import TINY
+from lib.optim.kernel.spam import SEED, TINY
 
 ROW, WIDE = 1024, 4096
 SMALL = 16384  # elements: below it the call costs more than the memory
@@ -156,7 +156,7 @@ def kernel(rule: Rule):
             g = g + l2 * x
         square = g * g
         if rule.spikes:
-            no_limit = (2 * TINY - v).clamp_min(0.0) * HUGE * OFF  # infinite for a v that has seen no gradient yet
+            no_limit = (2 * SEED - v).clamp_min(0.0) * (1 / SEED) * OFF  # for a v that has seen no gradient yet
             square = torch.minimum(square, (v + TINY) * theta + no_limit)  # 0 x inf would be nan
         v_new = v * beta2 + square * (1 - beta2)
         if rule.mask == "state":

@@ -9,6 +9,7 @@ from torch import Tensor
 from lib.optim.kernel.flat import pieces
 
 TINY = torch.finfo(torch.float32).tiny  # the smallest normal number
+SEED = 2.0**-110  # what a v of 0 becomes where 0 means pruned: no eps shows its root, and it decays long before TINY
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class Spam:
 def clip_spikes(grads: list[Tensor], exp_avg_sqs: list[Tensor], theta: float, held: list[bool]) -> None:
     """g where g^2 > theta * v and v > 0 becomes sign(g) * sqrt(theta * v), in place, without a device sync.
 
-    held: whether the tensor's v is its mask; then the smallest normal number stands for 0 (see Adam).
+    held: whether the tensor's v is its mask; then SEED stands for 0.
     """
     for g, v, is_mask in zip(grads, exp_avg_sqs, held, strict=True):
-        least = TINY if is_mask else 0.0
+        least = SEED if is_mask else 0.0
         for a, b in pieces(g, v):
             limit = (b * theta).sqrt_().masked_fill_(b <= least, float("inf")).to(a.dtype)
             torch.minimum(a, limit, out=a)

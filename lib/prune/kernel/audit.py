@@ -17,6 +17,7 @@ from lib.prune.kernel.select import Apply, find
 
 RANKED = 2_000_000  # weights that are ranked at most; with more, sums of products of ranks would leave int64 as well
 TINY = torch.finfo(torch.float32).tiny
+FLOOR = 2.0**-110  # what an optimizer may hold the v of a live weight at: no gradient was over 1e-15
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ def audit_state(
 
     scores: the names; every matrix has a row and a column for each, in this order
     step, beta1, weights, live, ranked: the state, and how many weights there are, are live, and were ranked
-    v_zero: share of the live weights whose exp_avg_sq is at most the smallest normal float32 (an optimizer may hold it
-        there); v_lost: the same where neither w nor exp_avg is 0, so that it has underflowed
+    v_zero: share of the live weights whose exp_avg_sq is at most FLOOR, for an optimizer may hold it there; v_lost: the
+        same where neither w nor exp_avg is 0, so that it has underflowed
     lost: score -> share of the live weights whose score is 0 or denormal though w and the moments it reads are not 0
     spearman: rank correlation, ties with their average rank, over every weight or (beyond RANKED) every i-th; null
         where a score has one value everywhere
@@ -137,7 +138,7 @@ def check(layers: list[Layer], live: int, step: int, sparsities: Sequence[float]
             raise ValueError(f"sparsity {share}: give a share above 0 and below 1")
     if not live:
         raise ValueError("no weight is live: each is 0 with exp_avg_sq 0")
-    if not any(bool((x.v > TINY).any()) for x in layers):
+    if not any(bool((x.v > FLOOR).any()) for x in layers):
         raise ValueError("exp_avg_sq is 0 for every live weight: the moments say nothing")
 
 
@@ -159,7 +160,7 @@ def underflown(importance: Importance, scores: Tensor, x: Layer) -> int:
 
 
 def without_v(x: Layer) -> tuple[int, int]:
-    small = x.v <= TINY
+    small = x.v <= FLOOR
     return int(small.sum()), int((small & (x.w != 0) & (x.m != 0)).sum())
 
 

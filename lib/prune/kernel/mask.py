@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-TINY = torch.finfo(torch.float32).tiny  # what an optimizer that holds masks keeps the v of a live weight above
 CHUNK = 1 << 18  # elements of one score chunk, in whole rows
 
 
@@ -39,7 +38,7 @@ class StateMask:
         p[rows].mul_(keep).add_(0.0)  # or a negative weight would be -0
         self.optimizer.clear(p, rows, keep)
         v = self.optimizer.state[p]["exp_avg_sq"][rows]
-        torch.maximum(v, keep.mul_(TINY), out=v)
+        torch.maximum(v, keep.mul_(self.optimizer.least), out=v)
 
     def settle(self) -> None:
         """After an event: the state is the mask from now on."""

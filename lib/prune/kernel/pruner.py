@@ -54,9 +54,10 @@ def prunable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 class Pruner:
     """Pruning by a score: the base of every method.
 
-    score(name, p, rows) gives float32 scores of the shape of `p[rows]`; higher is kept. `attach` hangs the pruner on an
-    optimizer; after that every `optimizer.step()` does what is due. `weights` are those that the plan's distribution
-    can prune.
+    score(name, p, rows) gives float32 scores of the shape of `p[rows]`; higher is kept. Within an event it has to give
+    the same again however often it is asked, and for whatever rows: what it needs besides, `prepare` makes. `attach`
+    hangs the pruner on an optimizer; after that every `optimizer.step()` does what is due. `weights` are those that the
+    plan's distribution can prune.
     """
 
     reversible = False  # whether a pruned weight can come back
@@ -127,18 +128,19 @@ class Pruner:
         cuts = self.cuts(share)
         self.check(cuts)
         audited = self.plan.audit(self, share) if self.plan.audit else None
-        counts, digest = [0] * len(self.weights), hashlib.sha256()
+        counts, digests = [0] * len(self.weights), [hashlib.sha256() for _ in self.weights]
         for layers, cut in cuts:
             for i, choose in zip(layers, self.appliers(layers, cut), strict=True):
                 name, p = self.weights[i]
                 for rows in chunks(p):
                     keep = choose(self.live_scores(name, p, rows))
                     counts[i] += keep.numel() - int(keep.count_nonzero())
-                    digest.update(np.packbits(keep.cpu().numpy() > 0).tobytes())
+                    digests[i].update(np.packbits((keep > 0).cpu().numpy()).tobytes())
                     self.apply(name, p, rows, keep)
         self.mask.settle()
         counts = self.last = self.plan.group.sum(torch.tensor(counts, dtype=torch.int64)).tolist()
-        self.record(share, [cut for _, cut in cuts], counts, before, digest.hexdigest()[:16], audited)
+        digest = hashlib.sha256(b"".join(d.digest() for d in digests)).hexdigest()[:16]
+        self.record(share, [cut for _, cut in cuts], counts, before, digest, audited)
 
     def prepare(self) -> None:
         """Whatever a score needs to know of whole tensors, before an event."""

@@ -23,7 +23,7 @@ NAN = 0x7FC0  # upper bits, of either sign once flipped, from which on a key is 
 STRIDE = 64
 MARGIN = 0.003  # of all scores, to each side of the guess
 BATCH = 1 << 20  # keys of one histogram at least, for 65,536 counts cost something too
-LARGE = 1 << 20  # scores from which on a guess pays
+LARGE = 1 << 22  # scores from which on a guess pays
 BUDGET = 3 << 20  # scores that are kept: 12 MiB of keys
 
 Chunks = Callable[[int], Iterable[Tensor]]  # stride -> float32 scores of every stride-th row of each chunk

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lib.optim.base import Hyper
@@ -12,6 +12,7 @@ from lib.optim.kernel.spam import Spam
 
 SIZES = [1.0, 1e-3, 1e-25, 1e-40, 1e25, 1e30]
 BAD = [float("nan"), float("inf"), float("-inf")]
+PLAIN = {"decoupled": False, "amsgrad": False, "clip": 0.0, "spam": False, "dtype": torch.float32, "seed": 0}
 few = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
@@ -132,19 +133,21 @@ def test_what_is_not_finite_changes_nothing_compiled(case, bad):
 
 
 @given(cases())
+@example(([((3, 3, 3), "turned", True)], {**PLAIN, "beta2": 0.5, "sizes": [1.0, 1.0]}))
 @few
 def test_what_holds_nothing_is_torchs(case):
-    """To the bit, for float32 without clip and spikes, in a copy without gaps."""
+    """To the bit, for float32 without clip and spikes, in a copy without gaps but of the same order: torch's kernel
+    rounds otherwise in what is left beyond its vectors."""
     params, o = case
     run = Run((params, o | {"clip": 0.0, "spam": False, "dtype": torch.float32}))
-    theirs = [p.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for p in run.params]
+    theirs = [p.detach().clone().requires_grad_() for p in run.params]
     cls = torch.optim.AdamW if o["decoupled"] else torch.optim.Adam
     options = {"lr": 1e-2, "betas": (0.9, o["beta2"]), "eps": 1e-8, "amsgrad": o["amsgrad"], "weight_decay": 0.1}
     reference = cls(theirs, **options, fused=True)
     for size in run.sizes:
         run.step(size)
         for p, q in zip(run.params, theirs, strict=True):
-            q.grad = p.grad.clone(memory_format=torch.contiguous_format)
+            q.grad = p.grad.clone()
         reference.step()
         assert all(torch.equal(p, q) for p, q in zip(run.params, theirs, strict=True))
 

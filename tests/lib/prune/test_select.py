@@ -183,9 +183,9 @@ def test_a_guess_is_taken_where_it_holds(monkeypatch):
     """Otherwise the tests of the guess would be tests of what comes in its place."""
     taken, plain = [], select_module.guessed
     monkeypatch.setattr(select_module, "guessed", lambda *a: taken.append(plain(*a)) or taken[-1])
-    scores = torch.rand(1 << 21, generator=torch.Generator().manual_seed(0))
-    found, cut = select([scores], 1_900_000)
-    assert taken == [cut] and int(found[0].sum()) == 1_900_000
+    scores = torch.rand(1 << 22, generator=torch.Generator().manual_seed(0))
+    found, cut = select([scores], 3_900_000)
+    assert taken == [cut] and int(found[0].sum()) == 3_900_000
 
 
 def test_too_many_in_between_are_not_held(monkeypatch):
