@@ -134,7 +134,7 @@ class Pruner:
                 name, p = self.weights[i]
                 for rows in chunks(p):
                     keep = choose(self.live_scores(name, p, rows))
-                    counts[i] += keep.numel() - int(keep.count_nonzero())
+                    counts[i] += keep.numel() - int(keep.sum(dtype=torch.float64))
                     digests[i].update(np.packbits((keep > 0).cpu().numpy()).tobytes())
                     self.apply(name, p, rows, keep)
         self.mask.settle()
@@ -199,7 +199,7 @@ class Pruner:
         """How many weights of each layer a cut takes."""
         counts = []
         for i, choose in zip(layers, self.appliers(layers, cut), strict=True):
-            counts.append(sum(s.numel() - int(choose(s).count_nonzero()) for s in self.stream([i])))
+            counts.append(sum(s.numel() - int(choose(s).sum(dtype=torch.float64)) for s in self.stream([i])))
         return self.plan.group.sum(torch.tensor(counts, dtype=torch.int64)).tolist()
 
     def appliers(self, layers: list[int], cut: Cut) -> list[Apply]:
