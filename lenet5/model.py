@@ -7,7 +7,7 @@ class LeNet5(nn.Sequential):
     """(B, 1, 32, 32) -> (B, classes). ReLU and max pooling in the place of the paper's tanh and
     subsampling; pooling comes first, which gives the same values for a quarter of the work."""
 
-    def __init__(self, classes: int = 10):
+    def __init__(self, classes: int = 10, stem: str = "auto"):
         super().__init__(
             nn.Conv2d(1, 6, 5),
             nn.BatchNorm2d(6),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lib import checkpoint, kconfig, provenance
 from lib.config import InputError
+from lib.hyper import read_recipe
 from lib.matrix import expand
 from lib.prune.importance import IMPORTANCE
 from lib.results import Results, Run
@@ -34,7 +35,8 @@ def audit(results: Results, task: Callable, say: Callable[[str], None] = print) 
     states, skipped = [], [{"run": r.id, "reason": r.status} for r in results if r.status != "done"]
     for r in results.done:
         try:
-            states.append(one(r, task(r.model), sparsities))
+            model = task(r.model).model(r.dataset, read_recipe(results.config, r.model))
+            states.append(one(r, model, sparsities))
         except Unaudited as why:
             skipped.append({"run": r.id, "reason": str(why)})
             say(f"left out: {r.id}: {why}")
@@ -51,14 +53,14 @@ class Unaudited(Exception):
     """A finished run that cannot be audited; the message says why."""
 
 
-def one(run: Run, task, sparsities: list[float]) -> dict:
+def one(run: Run, model, sparsities: list[float]) -> dict:
     """The record of one run's last state."""
     from lib.prune.kernel.audit import audit_state
 
     path = RunDir(run.path).last
     if not path.exists():
         raise Unaudited(f"{path.name} is not there")
-    group, weights = moments(path, task.model(run.dataset))
+    group, weights = moments(path, model)
     try:
         found = audit_state(weights, group["step"], group["beta1"], sparsities, in_order())
     except ValueError as e:

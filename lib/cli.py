@@ -30,7 +30,8 @@ class Request:
 
 def settings(model: str) -> dict[str, tuple[type, str]]:
     """Flag name -> (settings class, prefix of its symbol) for every setting of a run."""
-    found = {f.name: (Recipe, f"{model.upper()}_") for f in dataclasses.fields(Recipe)}
+    head = f"{model.upper()}_"
+    found = {f.name: (Recipe, head) for f in dataclasses.fields(Recipe) if known(head + f.name.upper())}
     classes = [Training, PruningOptions, MonitorOptions, *(o for n in OPTIMIZERS for o in OPTIMIZERS[n].options)]
     for cls in dict.fromkeys(classes):
         found |= {f.name: (cls, "") for f in dataclasses.fields(cls) if f.name not in ("seeds", "run_id")}
@@ -60,6 +61,11 @@ def parser(model: str) -> argparse.ArgumentParser:
         kind = "y|n" if field.type is bool else "VALUE"
         groups[cls].add_argument(flag(name), metavar=kind, help=described(field, f"{prefix}{name}".upper()))
     return p
+
+
+def known(symbol: str) -> bool:
+    """Whether Kconfig has it: a setting of a recipe is only some models'."""
+    return symbol in kconfig.tree().syms or bool(members(symbol))
 
 
 def described(field: dataclasses.Field, symbol: str) -> str:
@@ -103,7 +109,7 @@ def from_flags(model: str, given: dict[str, str]) -> Config:
         if axis in chosen:
             head = f"{upper}_DATASET" if axis == "dataset" else axis.upper()
             lines.append(_member(head, axis, chosen[axis]))
-    known = settings(model)
+    flags = settings(model)
     for name, value in given.items():
         where = f"{flag(name)} {value}"
         if name == "seed":
@@ -112,8 +118,8 @@ def from_flags(model: str, given: dict[str, str]) -> Config:
             lines.append(("SEEDS", f"{value},", where))
         elif name == "target_sparsity":
             lines.append(("TARGET_SPARSITY", value, where))
-        elif name in known:
-            cls, prefix = known[name]
+        elif name in flags:
+            cls, prefix = flags[name]
             field = next(f for f in dataclasses.fields(cls) if f.name == name)
             symbol = (prefix + name).upper()
             lines.append(_member(symbol, name, value) if field.metadata.get("choice") else (symbol, value, where))
@@ -121,7 +127,7 @@ def from_flags(model: str, given: dict[str, str]) -> Config:
 
 
 def _member(head: str, axis: str, value: str) -> tuple[str, str, str]:
-    known = members(head)
-    if value not in known:
-        raise InputError(f"{flag(axis)}: {unknown(axis.replace('_', ' '), value, known)}")
+    found = members(head)
+    if value not in found:
+        raise InputError(f"{flag(axis)}: {unknown(axis.replace('_', ' '), value, found)}")
     return (f"{head}_{value.upper()}", "y", f"{flag(axis)} {value}")

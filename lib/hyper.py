@@ -8,7 +8,8 @@ from lib.config import Config, InputError, Steps, choice, number
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The settings that carry a model's prefix in Kconfig (`LENET5_EPOCHS`); in its train.py the flag is `--epochs`."""
+    """The settings that carry a model's prefix in Kconfig (`LENET5_EPOCHS`); in its train.py the flag is `--epochs`.
+    A model has those that stand in its own Kconfig; the others are at their defaults here."""
 
     epochs: int = number(10, low=1)
     recipe_epochs: int = number(0, low=0)
@@ -25,6 +26,14 @@ class Recipe:
     lr_final: float = number(0.0, low=0, high=1)
     clip_norm: float = number(0.0, low=0)
     label_smoothing: float = number(0.0, low=0, below=1)
+    augment: bool = False
+    stem: str = choice("auto")
+    size: str = choice("124m")
+    tokenizer: str = choice("auto")
+    block: int = number(1024, low=1)
+    eval_interval: int = number(0, low=1)
+    eval_tokens: int = number(0, low=0)
+    micro_batch: int = number(0, low=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +42,18 @@ class Training:
 
     seeds: str = "1"
     max_iters: int = number(0, low=0)
+    max_time: int = number(0, low=0)
+    early_stopping: bool = False
+    early_stopping_patience: int = number(10, low=1)
     device: str = choice("auto")
     num_threads: int = number(0, low=0)
+    hyper_param_auto: bool = True
+    precision: str = choice("auto")
     results: str = ""
     run_id: str = ""
     full_train: bool = False
     test_each_epoch: bool = False
+    inference_test: bool = False
     data_dir: str = "data"
 
 
@@ -60,8 +75,9 @@ def read_recipe(config: Config, model: str) -> Recipe:
 
 
 def length(recipe: Recipe, max_iters: int, train_samples: int) -> Length:
-    """T = epochs x whole batches, or `max_iters`. Smaller data than one batch makes one batch of it."""
-    per_epoch = max(1, train_samples // recipe.batch_size)
+    """T = epochs x whole batches, or `max_iters`. Smaller data than one batch makes one batch of it. With an
+    EVAL_INTERVAL an epoch is so many steps."""
+    per_epoch = recipe.eval_interval or max(1, train_samples // recipe.batch_size)
     steps = max_iters or recipe.epochs * per_epoch
     full = recipe.recipe_epochs * per_epoch
     return Length(steps, per_epoch, min(1.0, steps / full) if full else 1.0)

@@ -8,6 +8,7 @@ import time
 
 from tqdm import tqdm
 
+from lib.record import held_out
 from lib.rundir import RunDir
 
 
@@ -53,9 +54,8 @@ class Progress:
                 total=row["steps"], unit="step", desc=name, position=0, leave=False, disable=not self.terminal
             )
         elif row["event"] == "epoch" and self.bar is not None:
-            accuracy = row["validation_accuracy"]
-            if accuracy is not None:
-                self.last = f"validation {accuracy:.2f}% at {100 * row['sparsity']:.0f}% sparsity"
+            if row["validation_loss"] is not None:
+                self.last = f"validation {held_out(row).strip()} at {100 * row['sparsity']:.0f}% sparsity"
                 self.bar.set_postfix_str(self.last, refresh=False)
             self.bar.update(row["step"] - self.bar.n)
 

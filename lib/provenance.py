@@ -55,16 +55,29 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def cpu_name() -> str:
-    """The processor's name and the widest vector units that matter here."""
+@cache
+def cpu_info() -> dict[str, str]:
+    """What Linux says of the first core; {} elsewhere."""
     try:
         info = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return platform.processor() or "unknown"
+        return {}
     fields = dict(line.split(":", 1) for line in info.split("\n\n")[0].splitlines() if ":" in line)
-    fields = {k.strip(): v.strip() for k, v in fields.items()}
-    flags = fields.get("flags", "").split()
-    units = [u for u in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if u in flags][:2]
+    return {k.strip(): v.strip() for k, v in fields.items()}
+
+
+def cpu_units() -> list[str]:
+    """The vector units that matter here, the widest first."""
+    flags = cpu_info().get("flags", "").split()
+    return [u for u in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if u in flags]
+
+
+def cpu_name() -> str:
+    """The processor's name and the widest vector units that matter here."""
+    fields = cpu_info()
+    if not fields:
+        return platform.processor() or "unknown"
+    units = cpu_units()[:2]
     name = " ".join(fields.get("model name", "unknown").split())
     family = f"family {fields['cpu family']} model {fields['model']}, " if "cpu family" in fields else ""
     return f"{name} ({family}{', '.join(units) or 'no avx2'})"

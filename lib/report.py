@@ -11,14 +11,12 @@ from pathlib import Path
 
 from lib import audit
 from lib.config import write_atomic
-from lib.results import HOST, Results, Run, record
+from lib.remarks import busy, conditions, metric, remarks, resident
+from lib.results import Results, Run, record
 from lib.rundir import write_json
 from lib.spec import percent
 
 LEADERS = 10
-MIB = 1024 * 1024
-BUSY = 2.0  # ratio of times per step from which they are taken to speak of the machine
-SMALL = 0.05  # share of a process's memory below which a model's weights vanish in it
 
 
 @dataclass(frozen=True)
@@ -57,20 +55,36 @@ def share(field: str) -> Callable[[Run], str]:
     return entry
 
 
-COLUMNS = (
+BEFORE = (
     Column("run", lambda r: r.id),
     Column("asked %", lambda r: percent(r.target_sparsity) if r.target_sparsity else "0"),
     Column("sparsity %", share("achieved_sparsity")),
     Column("of all %", share("achieved_sparsity_of_all")),
-    Column("val best", number("best_accuracy", ".2f")),
-    Column("test last", number("test_accuracy_last", ".2f")),
-    Column("test best", number("test_accuracy_best", ".2f")),
-    Column("vs dense", number("accuracy_vs_dense", "+.2f")),
-    Column("MiB mean", number("gpu_memory_mean", ".1f")),
-    Column("MiB max", number("gpu_memory_max", ".1f")),
-    Column("per 100 MiB", number("efficiency_per_100mib", ".2f")),
-    Column("time s", number("elapsed_s", ".1f")),
 )
+MEMORY = (Column("MiB mean", number("gpu_memory_mean", ".1f")), Column("MiB max", number("gpu_memory_max", ".1f")))
+TIME = Column("time s", number("elapsed_s", ".1f"))
+COLUMNS = {  # by what runs are compared by
+    "accuracy": (
+        *BEFORE,
+        Column("val best", number("best_accuracy", ".2f")),
+        Column("test last", number("test_accuracy_last", ".2f")),
+        Column("test best", number("test_accuracy_best", ".2f")),
+        Column("vs dense", number("accuracy_vs_dense", "+.2f")),
+        *MEMORY,
+        Column("per 100 MiB", number("efficiency_per_100mib", ".2f")),
+        TIME,
+    ),
+    "perplexity": (
+        *BEFORE,
+        Column("val best", number("best_perplexity", ".2f")),
+        Column("test last", number("test_perplexity_last", ".2f")),
+        Column("test best", number("test_perplexity_best", ".2f")),
+        Column("vs dense %", number("perplexity_vs_dense_pct", "+.2f")),
+        Column("bits/byte", number("test_bits_per_byte", ".4f")),
+        *MEMORY,
+        TIME,
+    ),
+}
 OPTIMISTIC = Column("test max (optimistic)", number("test_accuracy_optimistic", ".2f"))
 STATUS = Column("status", lambda r: r.status)
 
@@ -104,6 +118,8 @@ def body(results: Results, form: Callable) -> Iterator[str]:
     yield ""
     yield from tables(results, form)
     yield from leaders(results, form)
+    yield from inference(results, form)
+    yield from samples(results, form)
     yield from audited(results, form)
     yield from provenance(results, form)
 
@@ -116,7 +132,7 @@ def tables(results: Results, form: Callable) -> Iterator[str]:
         yield ""
         yield conditions(group)
         yield ""
-        columns = list(COLUMNS)
+        columns = list(COLUMNS[metric(group)])
         if any(r.test_accuracy_optimistic is not None for r in group):
             columns.insert(7, OPTIMISTIC)
         if any(r.status != "done" for r in group):
@@ -134,112 +150,11 @@ def published(results: Results) -> Iterator[str]:
     for (model, dataset), group in results.by("model", "dataset").items():
         yield f"{model} on {dataset}: {conditions(group)}"
         yield ""
-        yield from as_markdown([c.head for c in COLUMNS], [[c.entry(r) for c in COLUMNS] for r in group])
+        columns = COLUMNS[metric(group)]
+        yield from as_markdown([c.head for c in columns], [[c.entry(r) for c in columns] for r in group])
         for remark in (*resident(group), *busy(group)):
             yield ""
             yield f"{remark[0].upper()}{remark[1:]}."
-
-
-def conditions(group: Results) -> str:
-    """What every number of a table was measured under."""
-    done = group.done or group
-    seeds = sorted({r.seed for r in group})
-
-    def distinct(field, form=str):
-        values = [v for v in dict.fromkeys(getattr(r, field) for r in done) if v is not None]
-        return " or ".join(form(v) for v in values) or "unknown"
-
-    one = ", so differences have no interval" if len(seeds) == 1 else ""
-    origins = list(dict.fromkeys(origin(r, group) for r in group))
-    return (
-        f"n = {len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))}){one}; "
-        f"{distinct('steps')} steps of {distinct('batch_size')} samples; accuracies in percent, memory in MiB "
-        f"({distinct('memory_source')}, training phase), time in seconds; {distinct('device')}; "
-        f"{distinct('threads')} thread{'s' * (distinct('threads') != '1')}; "
-        f"data {distinct('data_hash', lambda h: h[:12])}; commit {' or '.join(origins)}."
-    )
-
-
-def origin(r: Run, group: Results) -> str:
-    """The commit a run was trained with, as the run itself recorded it."""
-    p = r.provenance or group.provenance or {}
-    return f"{(p.get('commit') or 'unknown')[:12]}{' with local changes' if p.get('dirty') else ''}"
-
-
-def remarks(group: Results) -> Iterator[str]:
-    """What a reader must know before comparing rows."""
-    found = []
-    if len({r.steps for r in group.done}) > 1:
-        found.append("rows differ in steps: " + ", ".join(f"{r.id} {r.steps}" for r in group.done))
-    for r in group.done:
-        asked = round(r.target_sparsity * r.prunable_parameters) / r.prunable_parameters
-        if r.achieved_sparsity != asked:
-            found.append(f"{r.id}: sparsity {r.achieved_sparsity:.6f} is not the {asked:.6f} that was asked for")
-        if r.skipped_steps:
-            found.append(f"{r.id}: {r.skipped_steps} steps had gradients that were not finite and changed nothing")
-        found += [f"{r.id}: step {e['step']}: {w}" for e in r.events for w in e["warnings"]]
-    found += same_schedule(group)
-    found += same_masks(group)
-    found += resident(group)
-    found += busy(group)
-    if len({origin(r, group) for r in group.done}) > 1:
-        found.append(f"rows come from different code: {'; '.join(f'{r.id} {origin(r, group)}' for r in group.done)}")
-    found += [f"{r.id}: {r.status}{': ' + r.reason if r.reason else ''}" for r in group if r.status != "done"]
-    if found:
-        yield "Remarks:"
-        yield ""
-        yield from (f"- {line}" for line in found)
-        yield ""
-
-
-def same_masks(group: Results) -> Iterator[str]:
-    """Runs that ended with the same mask, weight for weight: one method under two names."""
-    by_mask: dict[str, list[str]] = {}
-    for r in group.done:
-        if r.events and r.events[-1].get("mask"):
-            by_mask.setdefault(r.events[-1]["mask"], []).append(r.id)
-    for ids in by_mask.values():
-        if len(ids) > 1:
-            yield f"{' and '.join(ids)} ended with the same mask, weight for weight"
-
-
-def resident(group: Results) -> Iterator[str]:
-    """Resident memory holds interpreter and libraries too; beside a small model it cannot tell methods apart."""
-    rows = [r for r in group.done if r.memory_source == HOST and r.model_parameters]
-    if rows:
-        weights = 4 * rows[0].model_parameters / MIB
-        low, high = min(r.gpu_memory_mean for r in rows), max(r.gpu_memory_mean for r in rows)
-        span = f"{low:.0f}" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f}"
-        if weights < SMALL * low:
-            yield (
-                f"memory is that of the whole process, with interpreter and libraries ({span} MiB); "
-                f"the weights are {weights:.2f} MiB of it, so differences between rows do not tell methods apart"
-            )
-
-
-def busy(group: Results) -> Iterator[str]:
-    """Equal work that took very unequal time says more of the machine than of the rows."""
-    per_step = {r.id: r.elapsed_s / r.steps for r in group.done if r.elapsed_s and r.steps}
-    if per_step and max(per_step.values()) > BUSY * min(per_step.values()):
-        slow, fast = max(per_step, key=per_step.get), min(per_step, key=per_step.get)
-        yield (
-            f"times are not comparable: a step of {slow} took {per_step[slow] / per_step[fast]:.1f} times that of "
-            f"{fast}, so the machine was probably busy"
-        )
-
-
-def same_schedule(group: Results) -> Iterator[str]:
-    """adamwadv is AdamW with AMSGrad, a cosine schedule and a clip: where the recipe has the last two already, only
-    AMSGrad differs."""
-    from lib.hyper import read_recipe
-    from lib.optim.base import OPTIMIZERS
-
-    for r in group.runs[:1]:
-        recipe = read_recipe(group.config, r.model)
-        replaced = OPTIMIZERS["adamwadv"].replaces("")
-        same = all(getattr(recipe, k) == v for k, v in replaced.items())
-        if same and any("adamwadv" in (x.optimizer, x.adamwprune_base) for x in group):
-            yield "adamwadv differs from adamw by AMSGrad alone: the recipe has its schedule and clip already"
 
 
 def leaders(results: Results, form: Callable) -> Iterator[str]:
@@ -261,6 +176,42 @@ def leaders(results: Results, form: Callable) -> Iterator[str]:
             for i, r in enumerate(ranked[:LEADERS], 1)
         ]
         yield from form(["rank", "run", "per 100 MiB", "test last", "MiB mean"], rows)
+        yield ""
+
+
+def inference(results: Results, form: Callable) -> Iterator[str]:
+    """Latency and throughput of the runs that measured them."""
+    for (model, dataset), group in results.done.by("model", "dataset").items():
+        rows = [
+            [r.id, str(m["batch"]), f"{m['latency_ms']:.2f}", f"{m['samples_per_s']:.1f}", mib(m["memory_mib"])]
+            for r in group
+            for m in r.inference or ()
+        ]
+        if rows:
+            heading = "## " if form is as_markdown else ""
+            yield f"{heading}Inference: {model} on {dataset}"
+            yield ""
+            yield f"The last weights in dense matrices, zeros and all; medians. {conditions(group)}"
+            yield ""
+            yield from form(["run", "batch", "latency ms", "samples/s", "MiB peak"], rows)
+            yield ""
+
+
+def mib(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def samples(results: Results, form: Callable) -> Iterator[str]:
+    """What language models write."""
+    found = [r for r in results.done if r.sample]
+    if found:
+        yield f"{'## ' if form is as_markdown else ''}Sampled text"
+        yield ""
+    for r in found:
+        lines = r.sample.replace("\r", "").split("\n")
+        yield f"{r.id}, from an end of text on:"
+        yield ""
+        yield from (f"    {line}" for line in lines)
         yield ""
 
 

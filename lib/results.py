@@ -6,6 +6,7 @@ base, data and seed; null where there is none, or where it was trained for anoth
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from lib.config import Config, InputError
 from lib.matrix import expand
+from lib.record import perplexity
 from lib.rundir import SCHEMA, RunDir, checked
 from lib.spec import RunSpec
 
@@ -176,15 +178,26 @@ def read_run(root: Path, spec: RunSpec) -> Run | None:
     memory = measured(found)
     accuracy, mean = data["test_accuracy_last"], memory["gpu_memory_mean"]
     efficiency = 100 * accuracy / mean if accuracy is not None and mean else None
-    return Run(run.path, data | memory | {"efficiency_per_100mib": efficiency})
+    return Run(run.path, data | memory | language(data) | {"efficiency_per_100mib": efficiency})
+
+
+def language(data: dict) -> dict:
+    """Perplexities, and bits a byte of text, of the losses of a language model; null for others."""
+    known = data["metric"] == "perplexity"
+    fields = {"final_perplexity": "final_loss", "best_perplexity": "best_loss"}
+    fields |= {f"test_perplexity_{which}": f"test_loss_{which}" for which in ("last", "best")}
+    found = {name: perplexity(data[loss]) if known else None for name, loss in fields.items()}
+    loss, size = data["test_loss_last"], (data.get("bytes_per_token") or {}).get("test")
+    return found | {"test_bits_per_byte": loss / math.log(2) / size if known and loss is not None and size else None}
 
 
 # Every field of a summary that is not in the spec, for runs that have none.
 BLANK = (
-    "achieved_sparsity achieved_sparsity_of_all final_accuracy final_loss best_accuracy best_epoch test_accuracy_last "
-    "test_accuracy_best test_loss_last test_loss_best test_accuracy_optimistic std_last10 peak_to_final steps epochs "
-    "planned_steps skipped_steps batch_size model_parameters prunable_parameters data_hash device threads elapsed_s "
-    "train_s provenance"
+    "metric stopped inference sample precision tokenizer bytes_per_token achieved_sparsity "
+    "achieved_sparsity_of_all final_accuracy final_loss best_accuracy best_loss best_epoch test_accuracy_last "
+    "test_accuracy_best test_loss_last test_loss_best test_accuracy_optimistic std_last10 peak_to_final steps "
+    "epochs planned_steps skipped_steps batch_size model_parameters prunable_parameters data_hash device threads "
+    "elapsed_s train_s provenance"
 ).split()
 
 
@@ -224,7 +237,7 @@ def against(r: Run, ref: Run | None) -> dict:
         "gpu_memory_vs_dense": difference("gpu_memory_mean") if same else None,
         "gpu_memory_saving_pct": None if saving is None else -saving,
         "elapsed_vs_dense_pct": difference("elapsed_s", pct=True),
-        "perplexity_vs_dense_pct": None,  # of language models; these are classifiers
+        "perplexity_vs_dense_pct": difference("test_perplexity_last", pct=True),
     }
 
 

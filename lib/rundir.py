@@ -32,7 +32,7 @@ from lib import ROOT, provenance
 from lib.config import Config, InputError, write_atomic
 from lib.spec import RunSpec
 
-SCHEMA = 1
+SCHEMA = 2
 PATTERN = "test_matrix_results_*"
 # What a results directory holds beside its runs.
 OWN = tuple(

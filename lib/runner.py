@@ -26,6 +26,7 @@ from lib.spec import RunSpec
 # What every run imports, and a data set's own; a fork inherits them.
 IMPORTS = ("torch", "torch._dynamo", "lib.main", "lib.runner", "lib.trainer", "lib.task")
 COMPILED_FROM = 5_000_000  # parameters, for UPDATE_AUTO: found with `make bench-core`
+BF16 = {"amx_bf16"}  # what makes bf16 on a CPU faster; with avx512_bf16 alone all models are 1.4 times slower
 COMPILER = os.environ.get("CXX", "g++")  # what torch.compile takes, too
 GFLOPS = 6.0  # training arithmetic a core does a second on small images: a guess until runs are recorded
 
@@ -143,8 +144,12 @@ def resolve(config: Config) -> Config:
     """Fix what must be equal for all runs of a directory, however often it is continued."""
     if config["NUM_THREADS"] == "0":
         config = config.replace({"NUM_THREADS": str(provenance.cores())})
-    if config.read(UpdateOptions).update == "auto" and (trains_on_gpu(config) or not shutil.which(COMPILER)):
-        config = choose(config, "eager")
+    gpu = trains_on_gpu(config)
+    if config.read(UpdateOptions).update == "auto" and (gpu or not shutil.which(COMPILER)):
+        config = choose(config, "UPDATE", "eager")
+    if config.read(hyper.Training).precision == "auto":
+        native = gpu or BF16 & set(provenance.cpu_units())
+        config = choose(config, "PRECISION", "bf16" if native else "fp32")
     return config
 
 
@@ -153,8 +158,9 @@ def trains_on_gpu(config: Config) -> bool:
     return device == "cuda" or (device == "auto" and BACKENDS["nvidia"].probe())
 
 
-def choose(config: Config, update: str) -> Config:
-    return config.replace({f"UPDATE_{m.upper()}": "y" if m == update else "n" for m in config.members("UPDATE")})
+def choose(config: Config, name: str, member: str) -> Config:
+    """`config` with this member of a choice."""
+    return config.replace({f"{name}_{m.upper()}": "y" if m == member else "n" for m in config.members(name)})
 
 
 def parameters(config: Config, spec: RunSpec) -> int:
@@ -165,7 +171,7 @@ def pinned(config: Config, spec: RunSpec) -> Config:
     """The config of one run of a resolved matrix."""
     if config.read(UpdateOptions).update == "auto":
         large = parameters(config, spec) >= COMPILED_FROM
-        config = choose(config, "compiled" if large else "eager")
+        config = choose(config, "UPDATE", "compiled" if large else "eager")
     return kconfig.normalise(pin(config, spec))
 
 

@@ -1,7 +1,7 @@
 """What a model brings to the training loop: data, network, loss, evaluation."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -9,8 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lib import batching
+from lib.batching import Batching
 from lib.data.base import DATASETS
 from lib.data.kernel.loader import DeviceImages
+from lib.data.kernel.windows import Windows
+from lib.data.text import Tokenizer
+from lib.hyper import Recipe
+
+SMALL = 64  # pixels of side up to which STEM_AUTO is the stem for small images
 
 
 @dataclass(frozen=True)
@@ -22,68 +29,93 @@ class Scores:
 
 
 class Task(Protocol):
-    """name: the model's. load, model, batches, loss and evaluate are all that the training loop calls."""
+    """name: the model's. metric: what its runs are compared by, "accuracy" or "perplexity". A batch is a tuple
+    of tensors, a sample a row of each. shown(): what else a summary says of trained weights."""
 
     name: str
+    metric: str
 
-    def load(self, dataset: str, data_dir: Path, device: torch.device, full_train: bool) -> "Data": ...
+    def load(self, dataset: str, recipe: Recipe, data_dir: Path, device: torch.device, full_train: bool) -> "Data": ...
 
-    def model(self, dataset: str) -> nn.Module: ...
+    def model(self, dataset: str, recipe: Recipe) -> nn.Module: ...
 
-    def batches(self, data: "Data", batch_size: int, generator: torch.Generator) -> Iterator: ...
+    def batches(self, data: "Data", recipe: Recipe, generator: torch.Generator) -> Iterator[tuple]: ...
 
     def loss(self, model: nn.Module, batch, label_smoothing: float) -> Tensor: ...
 
-    def evaluate(self, model: nn.Module, split, batch_size: int) -> Scores: ...
+    def evaluate(self, model: nn.Module, split, recipe: Recipe) -> Scores: ...
+
+    def shown(self, model: nn.Module, data: "Data") -> dict: ...
+
+    def batching(self, dataset: str, recipe: Recipe, gib: float | None) -> Batching: ...
 
 
 @dataclass(frozen=True)
 class Data:
-    """Splits on the device; validation is None when everything is trained on. `hash` is that of the data set."""
+    """Splits on the device; validation is None when everything is trained on. hash: of the data set. facts: what else
+    a run's summary says of it."""
 
-    train: DeviceImages
-    validation: DeviceImages | None
-    test: DeviceImages
+    train: DeviceImages | Windows
+    validation: DeviceImages | Windows | None
+    test: DeviceImages | Windows
     hash: str
+    facts: dict = field(default_factory=lambda: {"tokenizer": None, "bytes_per_token": None})
+    tokenizer: Tokenizer | None = None
+
+    def example(self, n: int) -> Tensor:
+        """n inputs of the test split, over again where it has fewer."""
+        x, _ = next(iter(self.test.in_order(n)))
+        return x.repeat(-(-n // len(x)), *[1] * (x.ndim - 1))[:n]
 
 
 @dataclass(frozen=True)
 class Classification:
-    """Images in, one class out. `network(classes)` makes the model."""
+    """Images of `channels` in, one class out. `network(classes, stem)` makes the model."""
 
     name: str
-    network: Callable[[int], nn.Module]
+    network: Callable[[int, str], nn.Module]
+    channels: int = 1
+    metric: str = "accuracy"
 
-    def load(self, dataset, data_dir, device, full_train):
+    def load(self, dataset, recipe, data_dir, device, full_train):
         raw = DATASETS[dataset].load(data_dir)
+        augment = recipe.augment and DATASETS[dataset].augment
         train, validation = raw.train, raw.validation
         if full_train:
             import numpy as np
 
             train, validation = tuple(np.concatenate(pair) for pair in zip(train, validation, strict=True)), None
 
-        def resident(split):
-            return DeviceImages(split, raw.mean, raw.std, device)
+        def resident(split, augment=False):
+            return DeviceImages(split, raw, device, self.channels, augment)
 
-        return Data(resident(train), validation and resident(validation), resident(raw.test), raw.hash)
+        return Data(resident(train, augment), validation and resident(validation), resident(raw.test), raw.hash)
 
-    def model(self, dataset):
-        return self.network(DATASETS[dataset].classes)
+    def model(self, dataset, recipe):
+        stem = recipe.stem if recipe.stem != "auto" else "cifar" if DATASETS[dataset].side <= SMALL else "imagenet"
+        made = self.network(DATASETS[dataset].classes, stem)
+        return made.to(memory_format=torch.channels_last) if self.channels > 1 else made
 
-    def batches(self, data, batch_size, generator):
-        return data.train.epoch(batch_size, generator)
+    def batches(self, data, recipe, generator):
+        return data.train.epoch(recipe.batch_size, generator)
 
     def loss(self, model, batch, label_smoothing):
         x, y = batch
         return F.cross_entropy(model(x), y, label_smoothing=label_smoothing)
 
+    def shown(self, model, data):
+        return {}
+
+    def batching(self, dataset, recipe, gib):
+        return batching.image(self.name, DATASETS[dataset].side, recipe.batch_size, gib)
+
     @torch.inference_mode()
-    def evaluate(self, model, split, batch_size):
+    def evaluate(self, model, split, recipe):
         """Mean cross-entropy without smoothing, and accuracy, over a whole split; one device sync."""
         training = model.training
         model.eval()
         loss, correct = 0.0, 0
-        for x, y in split.in_order(batch_size):
+        for x, y in split.in_order(recipe.eval_batch_size):
             logits = model(x)
             loss = loss + F.cross_entropy(logits, y, reduction="sum")
             correct = correct + (logits.argmax(1) == y).sum()

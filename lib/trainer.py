@@ -6,16 +6,17 @@ for each epoch: for each batch: learning rate, loss, backward, optimizer.step()
 test the last and the best weights; summary.json last
 """
 
+import dataclasses
+import functools
 import hashlib
 import json
 import math
 import platform
-import statistics
 import time
 
 import torch
 
-from lib import checkpoint, hyper, provenance
+from lib import checkpoint, hyper, inference, provenance, record
 from lib.config import Config, InputError
 from lib.data.base import DATASETS
 from lib.matrix import distribution
@@ -53,15 +54,18 @@ class Trainer:
     """One run: everything is made in the constructor's order, from the run's own config."""
 
     def __init__(self, task, spec: RunSpec, config: Config, rundir: RunDir, monitor: Monitor):
-        self.step, self.early = 0, []
+        self.step, self.early, self.stopped = 0, [], None
         self.task, self.spec, self.config, self.rundir, self.monitor = task, spec, config, rundir, monitor
         self.training = config.read(hyper.Training)
         self.recipe = hyper.read_recipe(config, spec.model)
         torch.set_num_threads(self.training.num_threads or provenance.cores())
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
         self.device = pick_device(self.training.device)
+        half = self.training.precision == "bf16"
+        self.autocast = functools.partial(torch.autocast, self.device.type, torch.bfloat16, half)
         full = self.training.full_train
-        self.data = task.load(spec.dataset, place(config["DATA_DIR"]), self.device, full)
+        self.recipe, self.batching = self._batching()
+        self.data = task.load(spec.dataset, self.recipe, place(config["DATA_DIR"]), self.device, full)
         samples = DATASETS[spec.dataset].train_samples(full)
         self.length = hyper.length(self.recipe, self.training.max_iters, samples)
         self.order = torch.Generator()
@@ -71,9 +75,18 @@ class Trainer:
         self.pruner, self.schedule = self._pruner()
         self.epochs, self.best = [], None
 
+    def _batching(self):
+        """The recipe with what CONFIG_HYPER_PARAM_AUTO chose for this device, and the choice."""
+        if not self.training.hyper_param_auto:
+            return self.recipe, None
+        gib = torch.cuda.get_device_properties(self.device).total_memory / 2**30 if self.device.type == "cuda" else None
+        found = self.task.batching(self.spec.dataset, self.recipe, gib)
+        whole = self.recipe.batch_size - found.left
+        return dataclasses.replace(self.recipe, batch_size=whole, micro_batch=found.samples), dataclasses.asdict(found)
+
     def _model(self):
         torch.manual_seed(derive(self.spec.seed, "init"))
-        model = self.task.model(self.spec.dataset).to(self.device)
+        model = self.task.model(self.spec.dataset, self.recipe).to(self.device)
         torch.manual_seed(derive(self.spec.seed, "dropout"))
         return model
 
@@ -125,16 +138,16 @@ class Trainer:
         status, why = "done", None
         try:
             self.lr_warmup = hyper.warmup_steps(self.spec.model, self.recipe, self.length)
-            while self.step < self.length.steps:
+            while self.step < self.length.steps and not self.stopped:
                 self._epoch(started)
         except Diverged as e:
             status, why = "diverged", str(e)
-        tests = self._test() if status == "done" else {}
+        tests = {**self._test(), **self._shown()} if status == "done" else {}
         self.monitor.phase("finish")
         elapsed = time.perf_counter() - started
         self._record({"event": "end", "status": status, "step": self.step, "elapsed_s": elapsed})
         self.monitor.stop()
-        write_json(self.rundir.summary, finite(self._summary(status, why, elapsed, tests)))
+        write_json(self.rundir.summary, record.finite(self._summary(status, why, elapsed, tests)))
         return status
 
     def _start(self) -> dict:
@@ -145,6 +158,7 @@ class Trainer:
             "steps_per_epoch": self.length.steps_per_epoch,
             "evaluations": self.length.evaluations,
             "scale": self.length.scale,
+            "batching": self.batching,
             "device": str(self.device),
             "prunable": sum(p.numel() for _, p in self.weights),
             "parameters": sum(p.numel() for p in self.model.parameters()),
@@ -155,7 +169,7 @@ class Trainer:
         epoch = len(self.epochs) + 1
         self.monitor.phase("train")
         begun = time.perf_counter()
-        loss = self._train(epoch)
+        loss = self._train(epoch, begun)
         train_s = time.perf_counter() - begun
         self.monitor.phase("evaluate")
         row = {
@@ -179,14 +193,28 @@ class Trainer:
             raise Diverged(f"the loss is {measured} after epoch {epoch}, step {self.step}")
         self.monitor.phase("checkpoint")
         self._checkpoint(row)
+        self._stop(row)
 
-    def _train(self, epoch: int) -> float:
+    def _stop(self, row: dict) -> None:
+        """Whether this evaluation was the last, and why."""
+        waited = self.best and row["epoch"] - self.best["epoch"]
+        if self.training.early_stopping and waited and waited >= self.training.early_stopping_patience:
+            self.stopped = f"no improvement in {waited} evaluations"
+        if self._late():
+            self.stopped = f"MAX_TIME={self.training.max_time}"
+
+    def _late(self, running: float = 0.0) -> bool:
+        """Whether MAX_TIME is over, with this epoch running for so many seconds."""
+        most = self.training.max_time
+        return bool(most) and sum(r["train_s"] for r in self.epochs) + running >= most
+
+    def _train(self, epoch: int, begun: float) -> float:
         """One epoch, or what is left of the run; its mean loss, fetched once, at the end. A step whose loss is not
         finite changes nothing and is counted elsewhere, so it is left out of the mean."""
         self.order.manual_seed(derive(self.spec.seed, f"order/{epoch}"))
         total, counted = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        for batch in self.task.batches(self.data, self.recipe.batch_size, self.order):
-            if self.step == self.length.steps:
+        for batch in self.task.batches(self.data, self.recipe, self.order):
+            if self.step == self.length.steps or self._late(time.perf_counter() - begun):
                 break
             self.step += 1
             factor = hyper.learning_rate(
@@ -194,11 +222,9 @@ class Trainer:
             )
             for group in self.optimizer.param_groups:
                 group["lr"] = self.peak_lr * factor
-            loss = self.task.loss(self.model, batch, self.recipe.label_smoothing)
-            loss.backward()
+            loss = self._gradients(batch)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-            loss = loss.detach()
             total += loss.nan_to_num(0.0, 0.0, 0.0)
             counted += loss.isfinite()
             if self.optimizer.skipped_in_a_row >= DIVERGED_AFTER:
@@ -210,16 +236,32 @@ class Trainer:
         total, counted = torch.stack([total, counted]).tolist()
         return total / counted if counted else math.nan
 
+    def _gradients(self, batch: tuple) -> torch.Tensor:
+        """Those of the batch's mean loss, which is returned; in as many goes as MICRO_BATCH asks for."""
+        size = len(batch[0])
+        parts = zip(*(t.split(self.recipe.micro_batch or size) for t in batch), strict=True)
+        whole = torch.zeros((), device=self.device)
+        for part in parts:
+            with self.autocast():
+                loss = self.task.loss(self.model, part, self.recipe.label_smoothing) * (len(part[0]) / size)
+            loss.backward()
+            whole += loss.detach()
+        return whole
+
     def _evaluate(self) -> dict:
         row = {}
         splits = {"validation": self.data.validation}
         if self.training.test_each_epoch:
             splits["test"] = self.data.test
         for name, split in splits.items():
-            scores = self.task.evaluate(self.model, split, self.recipe.eval_batch_size) if split else None
+            scores = self._scores(split) if split else None
             row[f"{name}_loss"] = scores and scores.loss
             row[f"{name}_accuracy"] = scores and scores.accuracy
         return row
+
+    def _scores(self, split):
+        with self.autocast():
+            return self.task.evaluate(self.model, split, self.recipe)
 
     def _memory(self) -> dict | None:
         if self.device.type != "cuda":
@@ -243,10 +285,13 @@ class Trainer:
         return zeros / sum(p.numel() for _, p in self.weights)
 
     def _checkpoint(self, row: dict) -> None:
-        """Last, complete; and best, only among evaluations at the final sparsity, by validation accuracy."""
+        """Last, complete; and best, only among evaluations at the final sparsity, by validation."""
         final = not self.pruner or self.pruner.finished
-        accuracy = row["validation_accuracy"]
-        if final and accuracy is not None and (self.best is None or accuracy > self.best["validation_accuracy"]):
+        if (
+            final
+            and row["validation_loss"] is not None
+            and (self.best is None or self.good(row) > self.good(self.best))
+        ):
             self.best = row
             checkpoint.save(self.rundir.best, {"model": self.model.state_dict(), "epoch": row["epoch"]})
         state = {
@@ -260,46 +305,51 @@ class Trainer:
         }
         checkpoint.save(self.rundir.last, state)
 
+    def good(self, row: dict) -> float:
+        """How good an evaluation is: what runs are compared by, higher is better."""
+        return row["validation_accuracy"] if self.task.metric == "accuracy" else -row["validation_loss"]
+
     def _test(self) -> dict:
         """Test accuracy of the last and of the best weights: the only use of test data, unless TEST_EACH_EPOCH."""
         self.monitor.phase("test")
-        size = self.recipe.eval_batch_size
-        last = self.task.evaluate(self.model, self.data.test, size)
+        last = self._scores(self.data.test)
         found = {"test_accuracy_last": last.accuracy, "test_loss_last": last.loss}
-        found |= {"test_accuracy_best": None, "test_loss_best": None}
         if self.best:
             best = last
             if self.best["step"] != self.step:
                 self.model.load_state_dict(checkpoint.load(self.rundir.best, self.device)["model"])
-                best = self.task.evaluate(self.model, self.data.test, size)
+                best = self._scores(self.data.test)
             found |= {"test_accuracy_best": best.accuracy, "test_loss_best": best.loss}
         return found
 
+    def _shown(self) -> dict:
+        """What else there is to say of the last weights."""
+        if self.best and self.best["step"] != self.step:  # the best ones have just been tested
+            self.model.load_state_dict(checkpoint.load(self.rundir.last, self.device)["model"])
+        with self.autocast():
+            found = self.task.shown(self.model, self.data)
+            if self.training.inference_test:
+                self.monitor.phase("inference")
+                found["inference"] = inference.measure(self.model, self.data.example, self.device)
+        return found
+
     def _summary(self, status: str, why: str | None, elapsed: float, tests: dict) -> dict:
-        last = self.epochs[-1] if self.epochs else {}
-        curve = [r["validation_accuracy"] for r in self.epochs if r["validation_accuracy"] is not None]
-        best = self.best["validation_accuracy"] if self.best else None
-        tested = [r["test_accuracy"] for r in self.epochs if r.get("test_accuracy") is not None]
         prunable_ = sum(p.numel() for _, p in self.weights)
         parameters = sum(p.numel() for p in self.model.parameters())
+        last = self.epochs[-1] if self.epochs else {}
         achieved = last.get("sparsity") if self.pruner else 0.0
         return {
             "schema": SCHEMA,
             "status": status,
             "reason": why,
             **self.spec.dict(),
+            "metric": self.task.metric,
             "achieved_sparsity": achieved,
             "achieved_sparsity_of_all": None if achieved is None else achieved * prunable_ / parameters,
-            "final_accuracy": last.get("validation_accuracy"),
-            "final_loss": last.get("validation_loss"),
-            "best_accuracy": best,
-            "best_epoch": self.best and self.best["epoch"],
-            "test_accuracy_last": None,
-            "test_accuracy_best": None,
+            **record.curve(self.epochs, self.best),
+            **record.BLANK,
             **tests,
-            "test_accuracy_optimistic": max(tested, default=None),
-            "std_last10": statistics.stdev(curve[-10:]) if len(curve) > 1 else None,
-            "peak_to_final": best - curve[-1] if best is not None and curve else None,
+            "stopped": self.stopped,
             "steps": self.step,
             "epochs": len(self.epochs),
             "planned_steps": self.length.steps,
@@ -307,7 +357,9 @@ class Trainer:
             "batch_size": self.recipe.batch_size,
             "model_parameters": parameters,
             "prunable_parameters": prunable_,
+            "precision": "bf16" if self.training.precision == "bf16" else "fp32",
             "data_hash": self.data.hash,
+            **self.data.facts,
             "device": device_name(self.device),
             "threads": torch.get_num_threads(),
             "elapsed_s": elapsed,
@@ -318,22 +370,9 @@ class Trainer:
     def _record(self, row: dict) -> None:
         """One line of metrics.jsonl, and of the log where a person reads along."""
         with self.rundir.metrics.open("a") as f:
-            f.write(json.dumps(finite(row)) + "\n")
-        if row["event"] == "epoch":
-            accuracy = row["validation_accuracy"]
-            shown = "not held out" if accuracy is None else f"{accuracy:6.2f}%"
-            print(
-                f"{self.spec.id}  epoch {row['epoch']:3d}  step {row['step']:6d}  train loss {row['train_loss']:.4f}  "
-                f"validation {shown}  sparsity {100 * row['sparsity']:6.2f}%  {row['train_s']:.2f} s",
-                flush=True,
-            )
-        for warning in row.get("warnings", ()):
-            print(f"{self.spec.id}  warning at step {row['step']}: {warning}", flush=True)
-
-
-def finite(row: dict) -> dict:
-    """JSON has no nan and no infinity: what is not finite is written as null."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+            f.write(json.dumps(record.finite(row)) + "\n")
+        for line in record.said(self.spec.id, row):
+            print(line, flush=True)
 
 
 def device_name(device: torch.device) -> str:

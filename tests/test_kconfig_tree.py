@@ -28,12 +28,18 @@ def label(value) -> str | None:
     return getattr(value, "__name__", getattr(value, "name", value))
 
 
+def recipe_fields(model: str) -> list[dataclasses.Field]:
+    """The settings of a recipe that a model has: those in its own Kconfig."""
+    written = (ROOT / model / "Kconfig").read_text()
+    return [f for f in dataclasses.fields(Recipe) if f"{model}_{f.name}".upper() in written]
+
+
 MODELS = sorted(p.parent.name for p in ROOT.glob("*/train.py"))
 OPTIONS = [o for name in OPTIMIZERS for o in OPTIMIZERS[name].options]
 SETTINGS = list(dict.fromkeys([Training, PruningOptions, MonitorOptions, ExecutorOptions, *OPTIONS]))
 # (prefix in Kconfig, class, field), and the same for the recipe of every model.
 FIELDS = [("", cls, f) for cls in SETTINGS for f in dataclasses.fields(cls)]
-FIELDS += [(f"{m}_", Recipe, f) for m in MODELS for f in dataclasses.fields(Recipe)]
+FIELDS += [(f"{m}_", Recipe, f) for m in MODELS for f in recipe_fields(m)]
 BASES = [name for name in OPTIMIZERS if OPTIMIZERS[name].family == "adam" and not OPTIMIZERS[name].has_base]
 AXES = {
     "MODEL": MODELS,
@@ -48,7 +54,11 @@ CHOICES = {
     "PRUNING_DISTRIBUTION": DISTRIBUTIONS,
     "DEVICE": ["auto", "cpu", "cuda"],
     "UPDATE": ["auto", "eager", "compiled"],
+    "PRECISION": ["auto", "fp32", "bf16"],
     **{f"{m.upper()}_LR_SCHEDULE": ["cosine", "constant"] for m in MODELS},
+    **{f"{m.upper()}_STEM": ["auto", "cifar", "imagenet"] for m in MODELS if m.startswith("resnet")},
+    "GPT2_SIZE": ["tiny", "124m", "350m", "774m", "1558m"],
+    "GPT2_TOKENIZER": ["auto", "bpe", "bytes"],
 }
 KIND = {int: kconfiglib.INT, bool: kconfiglib.BOOL}  # every other field is a string
 
@@ -159,6 +169,11 @@ def test_no_symbol_that_nobody_reads(tree):
     read |= {"TARGET_SPARSITY"}  # lib/matrix.py
     read |= {f"{m.upper()}_{fact}" for m in MODELS for fact in ("MFLOP", "PARAMETERS")}  # lib/runner.py
     assert {s.name for s in tree.unique_defined_syms} - read == set()
+
+
+def test_every_recipe_setting_is_some_models():
+    found = {f.name for m in MODELS for f in recipe_fields(m)}
+    assert found == {f.name for f in dataclasses.fields(Recipe)}
 
 
 def test_no_setting_that_nobody_reads():

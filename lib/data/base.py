@@ -11,14 +11,14 @@ from lib.registry import Registry
 
 @dataclass(frozen=True)
 class Images:
-    """Splits of uint8 images (N, C, H, W) and int64 labels (N,), not normalised; mean and std are of pixels / 255 over
-    the training data; `hash` covers every split."""
+    """Splits of uint8 images (N, C, H, W) and int64 labels (N,), not normalised; mean and std, one a channel, are of
+    pixels / 255 over the training data; `hash` covers every split."""
 
     train: tuple
     validation: tuple
     test: tuple
-    mean: float
-    std: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     hash: str
 
 
@@ -29,6 +29,7 @@ class Dataset:
     load(data_dir) gives its splits, and raises InputError where files are missing or damaged.
     check(data_dir) raises the same, at once and without torch; `download(data_dir)` fetches what is missing.
     sizes: samples in train, validation and test. imports: modules that its load imports, worth importing once.
+    channels, side: of an image. augment: whether it still shows the same when it is shifted and mirrored.
     """
 
     name: str
@@ -39,6 +40,9 @@ class Dataset:
     check: Callable[[Path], None] = lambda data_dir: None
     download: Callable[[Path], None] | None = None
     imports: tuple[str, ...] = ()
+    channels: int = 1
+    side: int = 32
+    augment: bool = False
 
     @property
     def embedded(self) -> bool:
@@ -56,18 +60,48 @@ class MissingData(lib.config.InputError):
     """Files of a data set are not there; downloading may help."""
 
 
-def check_files(title: str, folder: Path, md5: dict[str, str]) -> None:
-    """Raise MissingData or InputError unless every file is in `folder` with its checksum."""
-    missing = [name for name in md5 if not (folder / name).is_file()]
+def check_files(title: str, folder: Path, sums: dict[str, str]) -> None:
+    """Raise MissingData or InputError unless every file is in `folder` with its checksum, an md5 or a sha256."""
+    missing = [name for name in sums if not (folder / name).is_file()]
     if missing:
         raise MissingData(f"{title}: {', '.join(missing)} not found in {folder}. {advice(folder)}")
-    for name, want in md5.items():
-        got = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    for name, want in sums.items():
+        kind, got = checksum(folder / name, want)
         if got != want:
             raise lib.config.InputError(
-                f"{title}: {folder / name} is damaged or cut short: md5 {got}, expected {want}. Delete it. "
+                f"{title}: {folder / name} is damaged or cut short: {kind} {got}, expected {want}. Delete it. "
                 f"{advice(folder)}"
             )
+
+
+def checksum(path: Path, like: str) -> tuple[str, str]:
+    """(its name, the file's checksum) of the kind that `like` has by its length."""
+    kind = "md5" if len(like) == 32 else "sha256"
+    with path.open("rb") as f:
+        return kind, hashlib.file_digest(f, kind).hexdigest()
+
+
+def fetch(url: str, path: Path, want: str) -> None:
+    """Download a file unless it is there and whole; what is on its way has another name."""
+    import urllib.request
+
+    from tqdm import tqdm
+
+    if path.is_file() and checksum(path, want)[1] == want:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    with urllib.request.urlopen(url, timeout=60) as response, part.open("wb") as f:
+        size = int(response.headers.get("Content-Length") or 0) or None
+        with tqdm(total=size, desc=path.name, unit="B", unit_scale=True, disable=None) as bar:
+            while block := response.read(1 << 20):
+                f.write(block)
+                bar.update(len(block))
+    kind, got = checksum(part, want)
+    if got != want:
+        part.unlink()
+        raise lib.config.InputError(f"{url} is not the file that is expected: {kind} {got}, expected {want}")
+    part.replace(path)
 
 
 def advice(folder: Path) -> str:
@@ -95,10 +129,12 @@ def stratified(labels, sizes: list[int]):
     return [np.sort(part) for part in np.split(order, cuts)]
 
 
-def pixels(x, splits) -> tuple[float, float, str]:
-    """Mean and std of the training pixels / 255, and a hash over all splits."""
+def pixels(x, splits) -> tuple[tuple[float, ...], tuple[float, ...], str]:
+    """Mean and std of the training pixels / 255 by channel, and a hash over all splits."""
     digest = hashlib.sha256()
     for images, labels in splits:
         digest.update(images.tobytes())
         digest.update(labels.tobytes())
-    return float(x.mean() / 255), float(x.std() / 255), digest.hexdigest()
+    channels = [x[:, c] for c in range(x.shape[1])]  # one at a time: numpy's std holds several copies in float64
+    mean, std = (tuple(float(getattr(c, f)() / 255) for c in channels) for f in ("mean", "std"))
+    return mean, std, digest.hexdigest()

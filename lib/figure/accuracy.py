@@ -1,4 +1,4 @@
-"""Accuracy over training, a figure an optimizer."""
+"""Accuracy or perplexity over training, a figure an optimizer."""
 
 from collections.abc import Iterator
 
@@ -7,13 +7,14 @@ from lib.figure.draw import entry, line_legend, page
 from lib.figure.memory import about_seeds
 from lib.figure.panel import (
     COLUMNS,
+    Value,
     arm_style,
     arms,
+    close,
     curve,
     outer,
     panel_columns,
     panels,
-    percents,
     small_titles,
     whole_epochs,
 )
@@ -23,7 +24,7 @@ AXIS = "pruning_method"
 OTHERS = "#d0d0d0"
 LATE = 0.8  # of the epochs: what the closer view is scaled to
 ONCE = "one evaluation a run is no evolution"
-UNRECORDED = "no accuracy was recorded over epochs (FULL_TRAIN holds nothing out)"
+UNRECORDED = "nothing was evaluated over epochs (FULL_TRAIN holds nothing out)"
 
 
 def by_optimizer(results: Results) -> Iterator[tuple[str, Family]]:
@@ -41,9 +42,9 @@ def by_optimizer(results: Results) -> Iterator[tuple[str, Family]]:
 
 
 def split(family: Family) -> str | None:
-    """The data on which every run has an accuracy at every epoch: validation, else test, else None."""
+    """The data on which every run was evaluated at every epoch: validation, else test, else None."""
     epochs = [e for r in family.results for e in r.epochs]
-    whole = (s for s in ("validation", "test") if all(e.get(f"{s}_accuracy") is not None for e in epochs))
+    whole = (s for s in ("validation", "test") if all(family.quality.of(e, s) is not None for e in epochs))
     return next(whole, None)
 
 
@@ -65,12 +66,13 @@ def accuracy_evolution(results: Results):
 
 def evolution(optimizer: str, family: Family, data: str):
     """Few arms: the whole range above, and a closer view below. Many: the closer view alone."""
-    found, title = arms(family), f"{optimizer}: {data} accuracy over training"
+    found, q = arms(family), family.quality
+    title = f"{optimizer}: {data} {q.word} over training"
     views = 2 if len(found) <= COLUMNS else 1
     across = panel_columns(len(found))
     down = -(-len(found) // across)
     cut = "The closer view" if views > 1 else "The axis"
-    note = f"{cut} is scaled to the last 20% of epochs; what is lower is cut off"
+    note = f"{cut} is scaled to the last 20% of epochs; what is {q.worse} is cut off"
     heading, handles = line_legend(family)
     handles += [entry("the others", color=OTHERS, linestyle="solid", linewidth=1)] if views == 1 else []
     size = max(7, 3.6 * across), 2.3 * views * down + 0.5
@@ -79,23 +81,23 @@ def evolution(optimizer: str, family: Family, data: str):
     for view in range(views):
         axes = panels(fig, grid, len(found), view * down)
         closer = view == views - 1
-        means = draw(axes, found, family, f"{data}_accuracy", context=views == 1)
+        means = draw(axes, found, family, lambda e: q.of(e, data), context=views == 1)
         if closer:
-            axes[0].set_ylim(percents([v for m in means for v in m[int(LATE * len(m)) :]]))
+            axes[0].set_ylim(close(family, [v for m in means for v in m[int(LATE * len(m)) :]]))
         suffix = ", closer" if closer and views > 1 else ""
         small_titles(axes, [name.removeprefix(f"{optimizer} ") + suffix for name in found])
-        outer(axes, "epoch" if closer else "", f"{data} accuracy, %")
+        outer(axes, "epoch" if closer else "", f"{data} {q.unit}")
     return fig
 
 
-def draw(axes: list, found: dict, family: Family, field: str, context: bool) -> list[list[float]]:
+def draw(axes: list, found: dict, family: Family, value: Value, context: bool) -> list[list[float]]:
     """Every arm in its panel, with `context` before a seed of all the others. Returns the means."""
     hues, means = family.hues(AXIS), []
     for ax, settings in zip(axes, found.values(), strict=True):
         for s in (s for s in family.settings if context and s not in settings):
-            curve(ax, Setting(s.runs[:1]), lambda e: e[field], color=OTHERS, linewidth=0.7, zorder=1)
+            curve(ax, Setting(s.runs[:1]), value, color=OTHERS, linewidth=0.7, zorder=1)
         for s in settings:
             style = arm_style(family, s, settings, hues, AXIS)
-            means.append(curve(ax, s, lambda e: e[field], **style))
+            means.append(curve(ax, s, value, **style))
         whole_epochs(ax)
     return means

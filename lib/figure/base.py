@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lib.config import Config
+from lib.record import perplexity
 from lib.registry import Registry
 from lib.results import HOST, Results, Run
 from lib.spec import percent
@@ -31,10 +32,38 @@ PARTS = ("adamwprune_base", "adamwprune_variant")  # what a run may be told apar
 MISSING = {
     "gpu_memory_mean": "no memory was recorded over the training phase of any run",
     "test_accuracy_last": "no run has a test accuracy",
+    "test_perplexity_last": "no run has a test perplexity",
 }
 PROCESS = "Memory is the whole process, interpreter and libraries included: small differences do not tell methods apart"
 NAMED = 3  # runs named in a foot before it says only how many
 DPI = 120
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What runs are compared by. worse: which way. test: the field of a run with that of its last weights. unit: of an
+    axis. of(row, split): an evaluation's, or None."""
+
+    word: str
+    worse: str
+    test: str
+    unit: str
+    of: Callable[[dict, str], float | None]
+
+
+def accuracy_of(row: dict, split: str) -> float | None:
+    return row.get(f"{split}_accuracy")
+
+
+def perplexity_of(row: dict, split: str) -> float | None:
+    return perplexity(row.get(f"{split}_loss"))
+
+
+QUALITIES = {
+    "accuracy": Quality("accuracy", "lower", "test_accuracy_last", "accuracy, %", accuracy_of),
+    "perplexity": Quality("perplexity", "higher", "test_perplexity_last", "perplexity", perplexity_of),
+}
+QUALITY = "quality"  # as a field of `families`: the `test` of whatever its runs are compared by
 
 
 class Skip(Exception):
@@ -93,6 +122,10 @@ class Family:
     @cached_property
     def sparsities(self) -> list[float]:
         return sorted({r.target_sparsity for r in self.results if r.target_sparsity})
+
+    @property
+    def quality(self) -> Quality:
+        return QUALITIES[self.results.runs[0].metric]
 
     @property
     def seeds(self) -> list[int]:
@@ -219,6 +252,7 @@ def families(results: Results, *fields: str) -> Iterator[Family]:
         where = f"{model} on {dataset}: " if len(by_data) > 1 else ""
         lacking, group = None, found.done
         for field in fields:
+            field = QUALITIES[group.runs[0].metric].test if field == QUALITY and group.runs else field
             have = replace(group, runs=tuple(r for r in group if getattr(r, field) is not None))
             lacking, group = lacking or (None if have.runs else field), have
         if not group.runs:

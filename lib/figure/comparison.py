@@ -1,14 +1,15 @@
 """Runs side by side: all of them by memory, and those of one optimizer by everything."""
 
 from lib.figure.accuracy import AXIS, by_optimizer, split
-from lib.figure.base import Family, average, families, figure, marker
+from lib.figure.base import QUALITY, Family, average, families, figure, marker
 from lib.figure.draw import fill, has_dense, hue_legend, line_legend, line_style, marker_legend, page, shade_legend
-from lib.figure.memory import ACCURACY, MEAN, PEAK, about_seeds, in_mib, scatter
-from lib.figure.panel import curve, loss_axis, padded, percents, rows, rows_height, star, whole_epochs
+from lib.figure.memory import MEAN, PEAK, about_seeds, in_mib, scatter
+from lib.figure.panel import close, curve, loss_axis, padded, rows, rows_height, star, whole_epochs
 from lib.results import Results
 from lib.spec import percent
 
 LEADERS = 10
+SHARE = "% of the prunable weights"
 EFFICIENCY = "efficiency_per_100mib"
 PER_MIB = "test accuracy, %, per 100 MiB of mean memory"
 TABLE = ((0.04, "right"), (0.07, "left"), (0.74, "right"), (0.87, "right"), (1.0, "right"))
@@ -16,7 +17,7 @@ TABLE = ((0.04, "right"), (0.07, "left"), (0.74, "right"), (0.87, "right"), (1.0
 
 @figure("training_memory_comparison")
 def training_memory_comparison(results: Results):
-    for family in families(results, MEAN, ACCURACY):
+    for family in families(results, MEAN, QUALITY):
         legends = [hue_legend(family, "optimizer"), marker_legend(family), shade_legend(family)]
         above, below = rows_height(family, "optimizer"), 3.3
         fig = page(
@@ -32,25 +33,28 @@ def training_memory_comparison(results: Results):
             (PEAK, ".1f", "Peak memory", in_mib(family, "peak")),
             (EFFICIENCY, ".2f", "Accuracy per 100 MiB", PER_MIB),
         )
-        all_rows(grid[0].subgridspec(1, 3).subplots(sharey=True), family, "optimizer", what)
-        lower = [against_accuracy, *([by_method] if family.sparsities else []), leaders]
-        for ax, draw in zip(grid[1].subgridspec(1, len(lower), wspace=0.05).subplots(), lower, strict=True):
+        what = [w for w in what if all(getattr(r, w[0]) is not None for r in family.results)]
+        all_rows(grid[0].subgridspec(1, len(what)).subplots(sharey=True), family, "optimizer", what)
+        efficient = [leaders] if len(what) == 3 else []
+        lower = [against_quality, *([by_method] if family.sparsities else []), *efficient]
+        places = grid[1].subgridspec(1, len(lower), wspace=0.05).subplots(squeeze=False)[0]
+        for ax, draw in zip(places, lower, strict=True):
             draw(ax, family)
         yield f"training_memory_comparison{family.suffix}", fig
 
 
 def all_rows(axes, family: Family, axis: str, what: tuple) -> None:
-    """Panels of rows beside each other, labelled at the left. Accuracy alone is not drawn from zero."""
+    """Panels of rows beside each other, labelled at the left. Accuracy or perplexity alone is not drawn from zero."""
     for ax, (field, form, title, xlabel) in zip(axes, what, strict=True):
-        rows(ax, family, axis, field, form, zero=field != ACCURACY)
+        rows(ax, family, axis, field, form, zero=field != family.quality.test)
         ax.set(title=title, xlabel=xlabel)
     for ax in axes[1:]:
         ax.tick_params(labelleft=False)
 
 
-def against_accuracy(ax, family: Family) -> None:
+def against_quality(ax, family: Family) -> None:
     scatter(ax, family, 36)
-    ax.set_title("Accuracy against memory")
+    ax.set_title(f"{family.quality.word.capitalize()} against memory")
 
 
 def by_method(ax, family: Family) -> None:
@@ -87,7 +91,7 @@ def leaders(ax, family: Family) -> None:
     ranked = sorted(family.settings, key=lambda s: -s.mean(EFFICIENCY))[:LEADERS]
     table = [("", "", "per 100 MiB", "test, %", "MiB")]
     for i, s in enumerate(ranked, 1):
-        numbers = f"{s.mean(EFFICIENCY):.2f}", f"{s.mean(ACCURACY):.2f}", f"{s.mean(MEAN):.1f}"
+        numbers = f"{s.mean(EFFICIENCY):.2f}", f"{s.mean(family.quality.test):.2f}", f"{s.mean(MEAN):.1f}"
         table.append((str(i), family.name(s.r) + star(family, s), *numbers))
     for i, row in enumerate(table):
         y, weight = 0.97 - i / (LEADERS + 1), "normal" if i else "bold"
@@ -113,8 +117,9 @@ def model_comparison(results: Results):
 
 def columns(family: Family) -> list[tuple]:
     """The panels of rows that there are numbers for."""
+    q = family.quality
     what = [
-        (ACCURACY, ".2f", "Final accuracy", "test accuracy of the last weights, %, not from zero"),
+        (q.test, ".2f", f"Final {q.word}", f"test {q.unit}, last weights, not from zero"),
         ("elapsed_s", ".1f", "Time", "seconds, the whole run"),
     ]
     if family.source:
@@ -123,54 +128,53 @@ def columns(family: Family) -> list[tuple]:
 
 
 def curves(fig, place, family: Family) -> None:
-    """Accuracy, loss and sparsity over epochs, and accuracy against sparsity, as far as they were recorded."""
-    data = split(family)
+    """Accuracy or perplexity, loss and sparsity over epochs, and the first against sparsity, as far as recorded."""
+    data, q = split(family), family.quality
     losses = "validation" if data == "validation" else "train"
     what = [
-        (f"{data}_accuracy", f"{data} accuracy", "accuracy, %") if data else None,
-        (f"{losses}_loss", f"{losses.replace('train', 'training')} loss", "loss"),
-        ("sparsity", "sparsity achieved", "% of the prunable weights") if family.sparsities else None,
+        (lambda e: q.of(e, data), f"{data} {q.word}", q.unit) if data else None,
+        (lambda e: e.get(f"{losses}_loss"), f"{losses.replace('train', 'training')} loss", "loss"),
+        (lambda e: 100 * e["sparsity"], "sparsity achieved", SHARE) if family.sparsities else None,
     ]
     what = [w for w in what if w]
-    sparse = bool(family.sparsities) and all(r.test_accuracy_last is not None for r in family.results)
+    sparse = bool(family.sparsities) and all(getattr(r, q.test) is not None for r in family.results)
     axes = list(place.subgridspec(1, len(what) + sparse).subplots(squeeze=False)[0])
     hues = family.hues(AXIS)
-    for ax, (field, title, unit) in zip(axes, what, strict=False):
-        scale = 100 if field == "sparsity" else 1
+    for ax, (value, title, unit) in zip(axes, what, strict=False):
         for s in family.settings:
             style = line_style(family, s.r, hues[family.name(s.r, AXIS)])
-            curve(ax, s, lambda e, f=field, k=scale: None if e.get(f) is None else k * e[f], **style)
+            curve(ax, s, value, **style)
         ax.set(title=title.capitalize(), ylabel=unit, xlabel="epoch")
-        if field == "sparsity":
+        if unit == SHARE:
             ax.set_ylim(-4, 104)
-        if unit == "loss":
-            loss_axis(ax)
+        if unit in ("loss", "perplexity"):
+            loss_axis(ax, unit)
         whole_epochs(ax)
     if sparse:
         against_sparsity(axes[-1], family)
 
 
 def against_sparsity(ax, family: Family) -> None:
-    """Test accuracy of every method at each sparsity, and of the dense run as a line across."""
-    hues, methods = family.hues(AXIS), {}
+    """Test accuracy or perplexity of every method at each sparsity, and of the dense run as a line across."""
+    hues, methods, test = family.hues(AXIS), {}, family.quality.test
     for s in family.settings:
         methods.setdefault(family.name(s.r, AXIS), []).append(s)
     for name, settings in methods.items():
         if not settings[0].r.target_sparsity:
-            ax.axhline(settings[0].mean(ACCURACY), color=hues[name], linewidth=1.3)
+            ax.axhline(settings[0].mean(test), color=hues[name], linewidth=1.3)
             continue
         settings = sorted(settings, key=lambda s: s.r.target_sparsity)
-        x, y = [100 * s.mean("achieved_sparsity") for s in settings], [s.mean(ACCURACY) for s in settings]
+        x, y = [100 * s.mean("achieved_sparsity") for s in settings], [s.mean(test) for s in settings]
         ax.plot(x, y, color=hues[name], linewidth=1.5)
         for s, at in zip(settings, x, strict=True):
             shape = marker(family.results, s.r.pruning_method)
             if len(s.runs) > 1:
-                every = s.values(ACCURACY)
+                every = s.values(test)
                 ax.scatter([at] * len(every), every, s=12, marker=shape, color=hues[name], alpha=0.3, linewidth=0)
-            ax.scatter(at, s.mean(ACCURACY), s=36, marker=shape, zorder=3, **fill(family, s.r, hues[name]))
-    ax.set_ylim(percents([r.test_accuracy_last for r in family.results]))
+            ax.scatter(at, s.mean(test), s=36, marker=shape, zorder=3, **fill(family, s.r, hues[name]))
+    ax.set_ylim(close(family, [getattr(r, test) for r in family.results]))
     dense = "; line across: dense" if has_dense(family) else ""
-    ax.set(title="Accuracy against sparsity", ylabel="test accuracy, %")
-    ax.set_xlabel(f"% of the prunable weights{dense}")
+    ax.set(title=f"{family.quality.word.capitalize()} against sparsity", ylabel=f"test {family.quality.unit}")
+    ax.set_xlabel(f"{SHARE}{dense}")
     ax.set_xticks([100 * s for s in family.sparsities], [percent(s) for s in family.sparsities])
     ax.set_xlim(padded([100 * s for s in family.sparsities], 0.08, 0.05))

@@ -1,18 +1,18 @@
-"""Memory of every run: over its time, mean and peak, and against accuracy."""
+"""Memory of every run: over its time, mean and peak, and against accuracy or perplexity."""
 
-from lib.figure.base import Family, families, figure, marker
+from lib.figure.base import QUALITY, Family, families, figure, marker
 from lib.figure.draw import SEEDS, fill, hue_legend, line_legend, marker_legend, page, shade_legend
 from lib.figure.panel import (
     FAINT,
     arm_style,
     arms,
+    close,
     each_row,
     number,
     outer,
     padded,
     panel_columns,
     panels,
-    percents,
     row_axis,
     rows_height,
     seeds,
@@ -23,7 +23,7 @@ from lib.results import Results, Run
 POINTS = 600  # of a line over time; more cannot be seen
 TRAINING = ("train", "evaluate", "checkpoint")  # the monitor's phases between the first step and the last
 STROKES = "Strong between the dots: training; thin: loading before it, tests after it"
-MEAN, PEAK, ACCURACY = "gpu_memory_mean", "gpu_memory_max", "test_accuracy_last"
+MEAN, PEAK = "gpu_memory_mean", "gpu_memory_max"
 
 
 def in_mib(family: Family, what: str) -> str:
@@ -74,12 +74,12 @@ def span(ax, family: Family) -> None:
 
 @figure("memory_vs_accuracy_scatter")
 def memory_vs_accuracy_scatter(results: Results):
-    for family in families(results, MEAN, ACCURACY):
+    for family in families(results, MEAN, QUALITY):
         legends = [hue_legend(family, "optimizer"), marker_legend(family), shade_legend(family)]
         fig = page(
             8,
             4.9,
-            "Test accuracy against training memory",
+            f"Test {family.quality.word} against training memory",
             family.foot(*about_seeds(family), *family.memory_notes()),
             legends,
         )
@@ -90,14 +90,14 @@ def memory_vs_accuracy_scatter(results: Results):
 def scatter(ax, family: Family, size: float) -> None:
     """One point a run, or with several seeds one a setting with its seeds faint; the sparser, the darker and larger."""
     for _, s, hue in each_row(family, "optimizer"):
-        shape, x, y = marker(family.results, s.r.pruning_method), s.values(MEAN), s.values(ACCURACY)
+        shape, x, y = marker(family.results, s.r.pruning_method), s.values(MEAN), s.values(family.quality.test)
         if len(s.runs) > 1:
             ax.scatter(x, y, s=size / 3, marker=shape, color=hue, alpha=FAINT, linewidth=0, zorder=2)
         area = size * (0.7 + 0.6 * family.level(s.r)) if s.r.target_sparsity else size
-        ax.scatter(s.mean(MEAN), s.mean(ACCURACY), s=area, marker=shape, zorder=3, **fill(family, s.r, hue))
-    ax.set(xlabel=in_mib(family, "mean"), ylabel="test accuracy of the last weights, %")
+        ax.scatter(s.mean(MEAN), s.mean(family.quality.test), s=area, marker=shape, zorder=3, **fill(family, s.r, hue))
+    ax.set(xlabel=in_mib(family, "mean"), ylabel=f"test {family.quality.unit}, last weights")
     ax.set_xlim(padded([r.gpu_memory_mean for r in family.results], 0.05, 1e-3))
-    ax.set_ylim(percents([r.test_accuracy_last for r in family.results]))
+    ax.set_ylim(close(family, [getattr(r, family.quality.test) for r in family.results]))
 
 
 @figure("gpu_memory_timeline")

@@ -53,8 +53,9 @@ def rows(ax, family: Family, axis: str, field: str, form: str = ".1f", zero: boo
     low, high = (0, max(every)) if zero else padded(every, 0.06, 1e-3)
     end = high + 0.2 * (high - low)
     ax.set_xlim(low, end)
-    if field.startswith("test_accuracy"):
-        ax.set_xticks([t for t in ax.get_xticks() if low <= t <= min(end, 100)])  # the room for numbers goes on
+    if field == family.quality.test:
+        most = 100 if family.quality.word == "accuracy" else end
+        ax.set_xticks([t for t in ax.get_xticks() if low <= t <= min(end, most)])  # the room for numbers goes on
     row_axis(ax, family, axis)
 
 
@@ -84,6 +85,11 @@ def padded(values: Sequence[float], share: float, least: float) -> tuple[float, 
     low, high = min(values), max(values)
     room = max(share * (high - low), least * max(abs(low), abs(high), 1e-9))
     return low - room, high + room
+
+
+def close(family: Family, values: Sequence[float]) -> tuple[float, float]:
+    """Limits around what runs are compared by."""
+    return percents(values) if family.quality.word == "accuracy" else padded(values, 0.07, 5e-3)
 
 
 def percents(values: Sequence[float]) -> tuple[float, float]:
@@ -117,13 +123,13 @@ def whole_epochs(ax) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
 
 
-def loss_axis(ax) -> None:
-    """A logarithmic axis with plain numbers, where the losses spread enough for one."""
+def loss_axis(ax, what: str = "loss") -> None:
+    """A logarithmic axis with plain numbers, where losses or perplexities spread enough for one."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     every = [v for line in ax.get_lines() for v in line.get_ydata() if v > 0]
     spread = max(every, default=1) / min(every, default=1)
-    ax.set_ylabel("loss, log scale" if spread > 5 else "loss")
+    ax.set_ylabel(f"{what}, log scale" if spread > 5 else what)
     if spread > 5:
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if spread < 100 else (1,)))

@@ -1,8 +1,8 @@
-"""Four panels a run: accuracy, loss, sparsity, time."""
+"""Four panels a run: accuracy or perplexity, loss, sparsity, time."""
 
-from lib.figure.base import PALETTE, Family, families, figure
+from lib.figure.base import PALETTE, QUALITIES, Family, families, figure
 from lib.figure.draw import page
-from lib.figure.panel import loss_axis, percents, whole_epochs
+from lib.figure.panel import Value, loss_axis, percents, whole_epochs
 from lib.results import Results, Run
 
 VALIDATION, TRAIN, TEST = PALETTE[0], PALETTE[1], PALETTE[5]
@@ -21,7 +21,7 @@ def four(family: Family, r: Run):
     foot = family.alone(r).foot(*(["Shaded: from the first pruning event to the last"] if r.events else []))
     fig = page(9.5, 5.2, r.id, foot, layout=None)
     axes = fig.subplots(2, 2, sharex=True)
-    for ax, draw in zip(axes.flat, (accuracy, loss, sparsity, seconds), strict=True):
+    for ax, draw in zip(axes.flat, (quality, loss, sparsity, seconds), strict=True):
         draw(ax, r)
         if r.events:
             ax.axvspan(epoch(r, r.events[0]), epoch(r, r.events[-1]), color=BAND, linewidth=0, zorder=0)
@@ -49,28 +49,34 @@ def beside_title(ax) -> None:
     )  # fmt: skip
 
 
-def line(ax, r: Run, field: str, hue: str, label: str, scale: float = 1) -> None:
-    found = [(epoch(r, e), scale * e[field]) for e in r.epochs if e.get(field) is not None]
+def line(ax, r: Run, value: Value, hue: str, label: str) -> None:
+    found = [(epoch(r, e), v) for e in r.epochs if (v := value(e)) is not None]
     if found:
         few = "o" if len(found) <= 30 else None
         ax.plot(*zip(*found, strict=True), color=hue, linewidth=1.4, marker=few, markersize=2.5, label=label)
 
 
-def accuracy(ax, r: Run) -> None:
-    line(ax, r, "validation_accuracy", VALIDATION, "validation")
-    line(ax, r, "test_accuracy", TRAIN, "test at each epoch")
-    if r.test_accuracy_last is not None:
-        end, last = epoch(r, r.epochs[-1]), r.test_accuracy_last
-        ax.plot(end, last, "D", color=TEST, markersize=5, label=f"test, last weights: {last:.2f}", zorder=4)
+def quality(ax, r: Run) -> None:
+    q = QUALITIES[r.metric]
+    line(ax, r, lambda e: q.of(e, "validation"), VALIDATION, "validation")
+    line(ax, r, lambda e: q.of(e, "test"), TRAIN, "test at each epoch")
+    last = getattr(r, q.test)
+    if last is not None:
+        at, label = epoch(r, r.epochs[-1]), f"test, last weights: {last:.2f}"
+        ax.plot(at, last, "D", color=TEST, markersize=5, label=label, zorder=4)
     shown = [v for one in ax.get_lines() for v in one.get_ydata()]
-    ax.set(title="Accuracy", ylabel="accuracy, %", ylim=percents(shown) if shown else (0, 100))
+    ax.set(title=q.word.capitalize(), ylabel=q.unit)
     if not shown:
-        ax.text(0.5, 0.5, "no accuracy was recorded", ha="center", va="center", transform=ax.transAxes)
+        ax.text(0.5, 0.5, f"no {q.word} was recorded", ha="center", va="center", transform=ax.transAxes)
+    elif q.word == "accuracy":
+        ax.set_ylim(percents(shown))
+    else:
+        loss_axis(ax, q.unit)
 
 
 def loss(ax, r: Run) -> None:
-    line(ax, r, "train_loss", TRAIN, "training")
-    line(ax, r, "validation_loss", VALIDATION, "validation")
+    line(ax, r, lambda e: e.get("train_loss"), TRAIN, "training")
+    line(ax, r, lambda e: e.get("validation_loss"), VALIDATION, "validation")
     loss_axis(ax)
     ax.set_title("Loss")
 
@@ -80,7 +86,7 @@ def sparsity(ax, r: Run) -> None:
     asked = [(0.0, 0.0), *((epoch(r, e), 100 * e["target_sparsity"]) for e in r.events)]
     asked.append((epoch(r, r.epochs[-1]), asked[-1][1]))
     ax.step(*zip(*asked, strict=True), where="post", color=TRAIN, linewidth=2.4, label=f"asked: {asked[-1][1]:.2f}")
-    line(ax, r, "sparsity", VALIDATION, f"achieved: {100 * r.achieved_sparsity:.2f}", 100)
+    line(ax, r, lambda e: 100 * e["sparsity"], VALIDATION, f"achieved: {100 * r.achieved_sparsity:.2f}")
     ax.set(title="Sparsity", ylabel="% of the prunable weights", ylim=(-4, 104))
 
 

@@ -7,6 +7,7 @@ import torch
 
 from lib import audit, checkpoint, kconfig, report, results, rundir
 from lib.config import InputError
+from lib.hyper import Recipe
 from lib.matrix import expand, pin
 from lib.optim.base import OPTIMIZERS, Hyper, decay_groups
 from lib.prune.importance import IMPORTANCE
@@ -48,7 +49,7 @@ def finish(root, name, optimizer="adamw", steps=3, gone=0.0):
     data |= {"prunable_parameters": 61470, "achieved_sparsity": 0.0, "elapsed_s": 1.0, "skipped_steps": 0}
     rundir.write_json(run.summary, {"schema": rundir.SCHEMA, **data})
     torch.manual_seed(len(name))
-    model = task("lenet5").model("digits")
+    model = task("lenet5").model("digits", Recipe())
     groups = decay_groups(model.named_parameters(), 0.01)
     optim = OPTIMIZERS[optimizer].build(groups, Hyper(1e-3, 0.01), lambda cls: cls(), "")
     for _ in range(steps):
@@ -69,7 +70,7 @@ def audited(root, quiet=lambda line: None):
 
 def test_a_checkpoint_gives_every_weight_its_own_moments(root):
     model, optim = finish(root, DENSE)
-    group, found = audit.moments(rundir.RunDir(root / DENSE).last, task("lenet5").model("digits"))
+    group, found = audit.moments(rundir.RunDir(root / DENSE).last, task("lenet5").model("digits", Recipe()))
     assert (group["step"], group["beta1"]) == (3, 0.9)
     assert [row[0] for row in found] == [name for name, _ in prunable(model)]
     for (_, w, m, v), (_, p) in zip(found, prunable(model), strict=True):
@@ -140,7 +141,7 @@ def test_a_checkpoint_of_another_model_is_named(root, other):
     from torch import nn
 
     finish(root, DENSE)
-    model = task("lenet5").model("digits")
+    model = task("lenet5").model("digits", Recipe())
     model[13] = nn.Linear(84, 11) if other == "wider" else nn.Sequential(nn.Linear(84, 9), nn.Linear(9, 10))
     with pytest.raises(InputError, match=f"{root / DENSE / 'checkpoint-last.pt'} is of another model"):
         audit.moments(rundir.RunDir(root / DENSE).last, model)

@@ -196,7 +196,7 @@ def test_without_validation(recorded, monkeypatch):
     """Trained on everything: accuracy over epochs is that on test data, and without that there is none."""
     set_epochs(recorded, monkeypatch, validation_accuracy=None, validation_loss=None)
     names, why = stems("accuracy_evolution", recorded)
-    assert names == [] and why.startswith("adamw_accuracy_evolution, ") and "no accuracy was recorded" in why
+    assert names == [] and why.startswith("adamw_accuracy_evolution, ") and "nothing was evaluated" in why
     assert stems("run", recorded.where(id=IDS[1])) == ([IDS[1]], "")
     untested = changed(recorded.where(id=IDS[1]), lambda r: {"test_accuracy_last": None})
     assert "no accuracy was recorded" in texts(next(FIGURES["run"](untested))[1])

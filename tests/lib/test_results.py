@@ -145,7 +145,7 @@ def test_another_schema_is_refused_by_name(root, name):
     finish(root, "lenet5_adamw_none")
     path = root / name
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 0}))
-    with pytest.raises(InputError, match="schema 0, and this version reads schema 1"):
+    with pytest.raises(InputError, match="schema 0, and this version reads schema 2"):
         results.load(root)
 
 

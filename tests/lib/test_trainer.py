@@ -1,30 +1,18 @@
 """The training loop on embedded digits: what repeats, what arms share, what is best, and when it has diverged."""
 
-import json
 import math
 import os
 
 import pytest
 import torch
+from train_kit import Like, Run, prepare, run
 
 from lenet5.train import TASK
-from lib import hyper, kconfig
-from lib.config import Config, InputError
-from lib.matrix import pin, plan
+from lib import hyper
+from lib.config import InputError
+from lib.hyper import Recipe
 from lib.optim.base import OPTIMIZERS
-from lib.rundir import RunDir
 from lib.trainer import Trainer, derive, train
-
-# Quantities that are measured, not computed.
-MEASURED = {"elapsed_s", "train_s", "memory", "provenance"}
-BASE = {
-    "MODEL_LENET5": "y",
-    "LENET5_DATASET_DIGITS": "y",
-    "MONITOR": "n",
-    "DEVICE_CPU": "y",
-    "NUM_THREADS": "1",
-    "MAX_ITERS": "40",
-}
 
 
 @pytest.fixture(autouse=True)
@@ -32,43 +20,6 @@ def threads():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-
-
-class Run:
-    """A finished run and what it wrote."""
-
-    def __init__(self, path):
-        self.dir = RunDir(path)
-        self.rows = [json.loads(line) for line in self.dir.metrics.read_text().splitlines()]
-        self.summary = json.loads(self.dir.summary.read_text())
-        self.epochs = [r for r in self.rows if r["event"] == "epoch"]
-        self.prunes = [r for r in self.rows if r["event"] == "prune"]
-        self.start = next(r for r in self.rows if r["event"] == "start")
-
-    def exact(self):
-        def strip(row):
-            return {k: v for k, v in row.items() if k not in MEASURED}
-
-        return [strip(r) for r in [*self.rows, self.summary]]
-
-    def last(self):
-        return torch.load(self.dir.last, weights_only=True)
-
-
-def prepare(path, optimizer, method="none", sparsity="", **settings):
-    """The run directory of one cell, as a results directory holds it."""
-    lines = {**BASE, f"OPTIMIZER_{optimizer.upper()}": "y", f"PRUNING_METHOD_{method.upper()}": "y"}
-    lines |= {"TARGET_SPARSITY": sparsity, **settings}
-    config = kconfig.apply(None, [(k, v, "test") for k, v in lines.items() if v != ""])
-    (spec,) = plan(config).specs
-    d = RunDir(path / spec.id).create(kconfig.normalise(pin(config, spec)), spec)
-    return d, Config.load(d.config), d.spec()
-
-
-def run(path, *args, **settings):
-    d, config, spec = prepare(path, *args, **settings)
-    train(TASK, d, config, spec)
-    return Run(d.path)
 
 
 ARMS = [
@@ -106,10 +57,7 @@ def first_losses(path, *args, **settings):
     d, config, spec = prepare(path, *args, **settings)
     losses = []
 
-    class Spy:
-        name, load, model = TASK.name, TASK.load, TASK.model
-        batches, evaluate = TASK.batches, TASK.evaluate
-
+    class Spy(Like):
         def loss(self, *given):
             found = TASK.loss(*given)
             losses.append(found.item())
@@ -136,7 +84,7 @@ def test_the_order_is_that_of_the_epoch_not_of_what_was_drawn_before(tmp_path):
         d, config, spec = prepare(tmp_path / optimizer, optimizer)
         labels = seen.setdefault(optimizer, [])
 
-        class Spy:
+        class Spy(Like):
             name, load, model, evaluate = TASK.name, TASK.load, TASK.model, TASK.evaluate
 
             def batches(self, *given, labels=labels):
@@ -239,11 +187,11 @@ def test_test_each_epoch_changes_no_honest_figure(tmp_path):
 def test_last_and_best_are_tested_on_their_own_weights(tmp_path):
     """Test figures come from a second evaluation of the weights that the checkpoints hold."""
     r = run(tmp_path, "sgd", MAX_ITERS="90", LENET5_SGD_LR="0.4", LENET5_LR_SCHEDULE_CONSTANT="y")
-    data = TASK.load("digits", None, torch.device("cpu"), False)
+    data = TASK.load("digits", Recipe(), None, torch.device("cpu"), False)
     for which, file in (("last", r.dir.last), ("best", r.dir.best)):
-        model = TASK.model("digits")
+        model = TASK.model("digits", Recipe())
         model.load_state_dict(torch.load(file, weights_only=True)["model"])
-        found = TASK.evaluate(model, data.test, 2048)
+        found = TASK.evaluate(model, data.test, Recipe())
         assert r.summary[f"test_accuracy_{which}"] == found.accuracy
         assert r.summary[f"test_loss_{which}"] == found.loss
     assert r.summary["best_epoch"] < len(r.epochs), "the recipe should make the last epoch worse than the best"
@@ -261,10 +209,8 @@ def test_divergence_is_a_status(tmp_path, optimizer, setting):
     assert r.summary["test_accuracy_last"] is None and r.summary["steps"] < 40
 
 
-class Poisoned:
+class Poisoned(Like):
     """The task, with a loss that is not a number on the calls (from 1) in `bad`."""
-
-    name, load, model, batches, evaluate = TASK.name, TASK.load, TASK.model, TASK.batches, TASK.evaluate
 
     def __init__(self, bad):
         self.bad, self.calls = set(bad), 0

@@ -1,0 +1,20 @@
+"""Train GPT-2: `python train.py --help` lists every setting; `--run DIR` trains a prepared run."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import lib  # noqa: E402
+
+try:
+    from gpt2.model import network
+    from lib.language import LanguageModel
+    from lib.main import main
+except ModuleNotFoundError as e:
+    sys.exit(lib.missing(e))
+
+TASK = LanguageModel("gpt2", network)
+
+if __name__ == "__main__":
+    sys.exit(main(TASK))

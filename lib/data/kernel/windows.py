@@ -1,0 +1,56 @@
+"""Token streams on a device: a batch is a gather of windows out of one memory-mapped stream."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RESIDENT = 1 << 28  # tokens up to which a stream is held on the device, as int32: 1 GiB
+
+
+class Windows:
+    """One split, as windows of `block` tokens and the tokens that follow them: int64 (B, block), twice.
+
+    Raises ValueError where the stream is shorter than one window, or holds a token that the vocabulary has not.
+    """
+
+    def __init__(self, stream: np.ndarray, block: int, device: torch.device, vocabulary: int, name: str = "a split"):
+        if len(stream) <= block:
+            raise ValueError(f"{name} has {len(stream)} tokens, and one sample takes {block + 1}")
+        self.block, self.device, self.count = block, device, len(stream)
+        self.stream = stream
+        if len(stream) <= RESIDENT:
+            self.stream = torch.from_numpy(stream.astype(np.int32)).to(device)
+            highest = int(self.stream.max())
+            if highest >= vocabulary:
+                raise ValueError(f"{name} holds the token {highest}, and the vocabulary has {vocabulary}")
+        self.reach = torch.arange(block + 1, device=device)
+
+    def __len__(self) -> int:
+        """Windows side by side."""
+        return (self.count - 1) // self.block
+
+    def take(self, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """The windows that begin at `starts`, an int64 tensor on the CPU."""
+        if torch.is_tensor(self.stream):
+            found = self.stream[starts.to(self.device)[:, None] + self.reach].long()
+        else:
+            rows = np.stack([self.stream[s : s + self.block + 1] for s in starts.tolist()]).astype(np.int64)
+            found = torch.from_numpy(rows)
+            if self.device.type == "cuda":
+                found = found.pin_memory().to(self.device, non_blocking=True)
+        return found[:, :-1], found[:, 1:]
+
+    def epoch(self, batches: int, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """`batches` batches of windows that begin anywhere, drawn from `generator`."""
+        starts = torch.randint(self.count - self.block, (batches, batch_size), generator=generator)
+        for row in starts:
+            yield self.take(row)
+
+    def in_order(self, batch_size: int, most: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Windows side by side, all of them or the first `most`."""
+        n = min(len(self), most or len(self))
+        starts = torch.arange(n) * self.block
+        for part in starts.split(batch_size):
+            yield self.take(part)

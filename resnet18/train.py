@@ -1,0 +1,20 @@
+"""Train ResNet-18: `python train.py --help` lists every setting; `--run DIR` trains a prepared run."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import lib  # noqa: E402
+
+try:
+    from lib.main import main
+    from lib.task import Classification
+    from resnet18.model import network
+except ModuleNotFoundError as e:
+    sys.exit(lib.missing(e))
+
+TASK = Classification("resnet18", network, channels=3)
+
+if __name__ == "__main__":
+    sys.exit(main(TASK))

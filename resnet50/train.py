@@ -1,0 +1,20 @@
+"""Train ResNet-50: `python train.py --help` lists every setting; `--run DIR` trains a prepared run."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import lib  # noqa: E402
+
+try:
+    from lib.main import main
+    from lib.task import Classification
+    from resnet50.model import network
+except ModuleNotFoundError as e:
+    sys.exit(lib.missing(e))
+
+TASK = Classification("resnet50", network, channels=3)
+
+if __name__ == "__main__":
+    sys.exit(main(TASK))
