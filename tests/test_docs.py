@@ -28,7 +28,7 @@ def test_links_lead_somewhere(page):
 def test_targets_and_presets_exist(page):
     text = page.read_text()
     targets = set(re.findall(r"^([a-z][a-z-]*)(?=[ :])", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    used = {t for line in re.findall(r"`make ([a-z][a-z -]*)", text) for t in line.split()}
+    used = {t for line in re.findall(r"`make ([a-z][a-z0-9 -]*)", text) for t in line.split()}
     used |= set(re.findall(r"^make ([a-z][a-z0-9-]*)", text, re.MULTILINE))
     presets = {t.removeprefix("defconfig-") for t in used if t.startswith("defconfig-")} - {""}
     assert {t for t in used if not t.startswith("defconfig-")} <= targets
