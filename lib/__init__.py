@@ -4,7 +4,7 @@ L0  config, registry, kconfig: values, names, and the only importer of kconfigli
 L1  optim, prune, data, monitor, executor: records of what can be chosen; packages that never import each other
 L2  spec, matrix, overrides, cli, hyper, batching, rundir, provenance, checkpoint: from a
     configuration to runs and their files
-L3  task, language, trainer, inference, record, results, remarks, audit: training, and what was written
+L3  task, language, build, trainer, inference, record, results, remarks, audit: training, and what was written
 L4  figure, report, progress, runner, main: what a person calls
 L5  the model folders and scripts, which import this library and are never imported by it
 

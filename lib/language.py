@@ -39,6 +39,7 @@ class LanguageModel:
             raise InputError(f"{e}: give more text, or a smaller {self.name.upper()}_BLOCK") from None
         facts = {
             "tokenizer": raw.tokenizer.name,
+            "block": recipe.block,
             "bytes_per_token": {s: raw.size[s] / len(getattr(raw, s)) for s in ("validation", "test")},
         }
         return Data(made["train"], made.get("validation"), made["test"], raw.hash, facts, raw.tokenizer)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 # What a run that was not tested has not, and what only some runs have.
 BLANK = dict.fromkeys(f"test_{what}_{which}" for which in ("last", "best") for what in ("accuracy", "loss"))
-BLANK |= {"inference": None, "sample": None}
+BLANK |= {"inference": None, "sample": None, "damaged_images": 0}
 
 
 def perplexity(loss: float | None) -> float | None:
@@ -40,6 +40,7 @@ def curve(epochs: list[dict], best: dict | None) -> dict:
     last = epochs[-1] if epochs else {}
     accuracies = [r["validation_accuracy"] for r in epochs if r["validation_accuracy"] is not None]
     tested = [r["test_accuracy"] for r in epochs if r.get("test_accuracy") is not None]
+    losses = [r["test_loss"] for r in epochs if r.get("test_loss") is not None]
     highest = best and best["validation_accuracy"]
     return {
         "final_accuracy": last.get("validation_accuracy"),
@@ -48,6 +49,7 @@ def curve(epochs: list[dict], best: dict | None) -> dict:
         "best_loss": best and best["validation_loss"],
         "best_epoch": best and best["epoch"],
         "test_accuracy_optimistic": max(tested, default=None),
+        "test_loss_optimistic": min(losses, default=None),
         "std_last10": statistics.stdev(accuracies[-10:]) if len(accuracies) > 1 else None,
         "peak_to_final": highest - accuracies[-1] if highest is not None and accuracies else None,
     }

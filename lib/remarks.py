@@ -55,6 +55,8 @@ def remarks(group: Results) -> Iterator[str]:
             found.append(f"{r.id}: sparsity {r.achieved_sparsity:.6f} is not the {asked:.6f} that was asked for")
         if r.stopped:
             found.append(f"{r.id}: stopped at step {r.steps} of {r.planned_steps}: {r.stopped}")
+        if r.damaged_images:
+            found.append(f"{r.id}: {r.damaged_images} files were no images and were left out (output.log names them)")
         if r.skipped_steps:
             found.append(f"{r.id}: {r.skipped_steps} steps had gradients that were not finite and changed nothing")
         found += [f"{r.id}: step {e['step']}: {w}" for e in r.events for w in e["warnings"]]

@@ -82,10 +82,14 @@ COLUMNS = {  # by what runs are compared by
         Column("vs dense %", number("perplexity_vs_dense_pct", "+.2f")),
         Column("bits/byte", number("test_bits_per_byte", ".4f")),
         *MEMORY,
+        Column("tokens/s", number("tokens_per_s", ".0f")),
         TIME,
     ),
 }
-OPTIMISTIC = Column("test max (optimistic)", number("test_accuracy_optimistic", ".2f"))
+OPTIMISTIC = {
+    "accuracy": Column("test max (optimistic)", number("test_accuracy_optimistic", ".2f")),
+    "perplexity": Column("test min (optimistic)", number("test_perplexity_optimistic", ".2f")),
+}
 STATUS = Column("status", lambda r: r.status)
 
 
@@ -133,8 +137,8 @@ def tables(results: Results, form: Callable) -> Iterator[str]:
         yield conditions(group)
         yield ""
         columns = list(COLUMNS[metric(group)])
-        if any(r.test_accuracy_optimistic is not None for r in group):
-            columns.insert(7, OPTIMISTIC)
+        if any(r.test_loss_optimistic is not None for r in group):
+            columns.insert(7, OPTIMISTIC[metric(group)])
         if any(r.status != "done" for r in group):
             columns.append(STATUS)
         yield from form([c.head for c in columns], [[c.entry(r) for c in columns] for r in group])

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from lib import batching
 from lib.batching import Batching
-from lib.data.base import DATASETS
+from lib.data.base import DATASETS, Folders
+from lib.data.kernel.folder import FolderImages
 from lib.data.kernel.loader import DeviceImages
 from lib.data.kernel.windows import Windows
 from lib.data.text import Tokenizer
@@ -55,11 +56,11 @@ class Data:
     """Splits on the device; validation is None when everything is trained on. hash: of the data set. facts: what else
     a run's summary says of it."""
 
-    train: DeviceImages | Windows
-    validation: DeviceImages | Windows | None
-    test: DeviceImages | Windows
+    train: DeviceImages | FolderImages | Windows
+    validation: DeviceImages | FolderImages | Windows | None
+    test: DeviceImages | FolderImages | Windows
     hash: str
-    facts: dict = field(default_factory=lambda: {"tokenizer": None, "bytes_per_token": None})
+    facts: dict = field(default_factory=lambda: {"tokenizer": None, "block": None, "bytes_per_token": None})
     tokenizer: Tokenizer | None = None
 
     def example(self, n: int) -> Tensor:
@@ -80,16 +81,14 @@ class Classification:
     def load(self, dataset, recipe, data_dir, device, full_train):
         raw = DATASETS[dataset].load(data_dir)
         augment = recipe.augment and DATASETS[dataset].augment
-        train, validation = raw.train, raw.validation
-        if full_train:
-            import numpy as np
+        train, validation = (raw.trainable(), None) if full_train else (raw.train, raw.validation)
 
-            train, validation = tuple(np.concatenate(pair) for pair in zip(train, validation, strict=True)), None
+        def split(samples, augment=False):
+            if isinstance(raw, Folders):
+                return FolderImages(samples, raw, device, augment)
+            return DeviceImages(samples, raw, device, self.channels, augment)
 
-        def resident(split, augment=False):
-            return DeviceImages(split, raw, device, self.channels, augment)
-
-        return Data(resident(train, augment), validation and resident(validation), resident(raw.test), raw.hash)
+        return Data(split(train, augment), validation and split(validation), split(raw.test), raw.hash)
 
     def model(self, dataset, recipe):
         stem = recipe.stem if recipe.stem != "auto" else "cifar" if DATASETS[dataset].side <= SMALL else "imagenet"
@@ -104,7 +103,8 @@ class Classification:
         return F.cross_entropy(model(x), y, label_smoothing=label_smoothing)
 
     def shown(self, model, data):
-        return {}
+        """How many files of a data set of files were no images."""
+        return {"damaged_images": len(getattr(data.train, "damaged", ())) + len(getattr(data.test, "damaged", ()))}
 
     def batching(self, dataset, recipe, gib):
         return batching.image(self.name, DATASETS[dataset].side, recipe.batch_size, gib)
@@ -114,10 +114,11 @@ class Classification:
         """Mean cross-entropy without smoothing, and accuracy, over a whole split; one device sync."""
         training = model.training
         model.eval()
-        loss, correct = 0.0, 0
+        loss, correct, count = 0.0, 0, 0
         for x, y in split.in_order(recipe.eval_batch_size):
+            count += len(y)
             logits = model(x)
             loss = loss + F.cross_entropy(logits, y, reduction="sum")
             correct = correct + (logits.argmax(1) == y).sum()
         model.train(training)
-        return Scores(float(loss) / len(split), 100 * int(correct) / len(split))
+        return Scores(float(loss) / count, 100 * int(correct) / count)

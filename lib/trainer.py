@@ -8,7 +8,6 @@ test the last and the best weights; summary.json last
 
 import dataclasses
 import functools
-import hashlib
 import json
 import math
 import platform
@@ -16,16 +15,14 @@ import time
 
 import torch
 
-from lib import checkpoint, hyper, inference, provenance, record
-from lib.config import Config, InputError
+from lib import build, checkpoint, hyper, inference, provenance, record
+from lib.build import derive
+from lib.config import Config
 from lib.data.base import DATASETS
-from lib.matrix import distribution
 from lib.monitor.client import Monitor, MonitorOptions
-from lib.optim.base import OPTIMIZERS, Hyper, decay_groups
-from lib.prune.base import PRUNERS, PruningOptions
-from lib.prune.kernel.audit import audit_event
-from lib.prune.kernel.pruner import Plan, prunable
-from lib.prune.schedule import Schedule, schedule
+from lib.prune.base import PRUNERS
+from lib.prune.kernel.pruner import prunable
+from lib.prune.schedule import Schedule
 from lib.rundir import SCHEMA, RunDir, place, write_json
 from lib.spec import RunSpec
 
@@ -39,17 +36,6 @@ class Diverged(Exception):
     """Training went to infinity; the message says how it was noticed."""
 
 
-def derive(seed: int, purpose: str) -> int:
-    """A seed of its own for each purpose, so that no use of random numbers shifts another."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:8], "big") >> 1
-
-
-def pick_device(wanted: str) -> torch.device:
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("DEVICE_CUDA is set, but torch finds no GPU: choose DEVICE_AUTO or DEVICE_CPU")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 class Trainer:
     """One run: everything is made in the constructor's order, from the run's own config."""
 
@@ -60,79 +46,41 @@ class Trainer:
         self.recipe = hyper.read_recipe(config, spec.model)
         torch.set_num_threads(self.training.num_threads or provenance.cores())
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-        self.device = pick_device(self.training.device)
+        self.device = build.device(self.training.device)
         half = self.training.precision == "bf16"
         self.autocast = functools.partial(torch.autocast, self.device.type, torch.bfloat16, half)
         full = self.training.full_train
-        self.recipe, self.batching = self._batching()
+        self.recipe, self.batching = build.cut(task, spec.dataset, self.recipe, self.training, self.device)
         self.data = task.load(spec.dataset, self.recipe, place(config["DATA_DIR"]), self.device, full)
         samples = DATASETS[spec.dataset].train_samples(full)
         self.length = hyper.length(self.recipe, self.training.max_iters, samples)
         self.order = torch.Generator()
-        self.model = self._model()
+        self.model = build.model(task, spec, self.recipe, self.device)
         self.weights = prunable(self.model)
-        self.optimizer = self._optimizer()
-        self.pruner, self.schedule = self._pruner()
+        self.optimizer, self.peak_lr, self.lr_schedule = build.optimizer(self.model, spec, config, self.recipe)
+        self.pruner, self.schedule = self._prune()
         self.epochs, self.best = [], None
 
-    def _batching(self):
-        """The recipe with what CONFIG_HYPER_PARAM_AUTO chose for this device, and the choice."""
-        if not self.training.hyper_param_auto:
-            return self.recipe, None
-        gib = torch.cuda.get_device_properties(self.device).total_memory / 2**30 if self.device.type == "cuda" else None
-        found = self.task.batching(self.spec.dataset, self.recipe, gib)
-        whole = self.recipe.batch_size - found.left
-        return dataclasses.replace(self.recipe, batch_size=whole, micro_batch=found.samples), dataclasses.asdict(found)
-
-    def _model(self):
-        torch.manual_seed(derive(self.spec.seed, "init"))
-        model = self.task.model(self.spec.dataset, self.recipe).to(self.device)
-        torch.manual_seed(derive(self.spec.seed, "dropout"))
-        return model
-
-    def _optimizer(self):
-        """The optimizer of this run. Its record may replace recipe settings (adamwadv: schedule and clip)."""
-        record, r = OPTIMIZERS[self.spec.optimizer], self.recipe
-        replaced = record.replaces(self.spec.adamwprune_base)
-        self.lr_schedule = replaced.get("lr_schedule", r.lr_schedule)
-        clip = replaced.get("clip_norm", r.clip_norm)
-        if record.family == "sgd":
-            h = Hyper(r.sgd_lr, r.sgd_weight_decay, clip_norm=clip)
-        else:
-            h = Hyper(r.adam_lr, r.adam_weight_decay, r.adam_beta1, r.adam_beta2, clip)
-        self.peak_lr = h.lr
-        groups = decay_groups(self.model.named_parameters(), h.weight_decay)
-        return record.build(groups, h, self.config.read, self.spec.adamwprune_base)
-
-    def _pruner(self):
-        method, optim = PRUNERS[self.spec.pruning_method], OPTIMIZERS[self.spec.optimizer]
-        if not method.sparse:
+    def _prune(self):
+        """The pruner of this run on its optimizer; None without pruning."""
+        plan = build.pruning(self.spec, self.config, self.length)
+        if plan is None:
             return None, NO_PRUNING
-        options = self.config.read(PruningOptions)
-        resets = optim.resets(self.config.read, self.spec.adamwprune_base)
-        length = self.length
-        when = schedule(options, self.spec.target_sparsity, length.steps, length.scale, resets, method.schedule)
-        plan = Plan(
-            when,
-            distribution(self.spec, options),
-            self.spec.adamwprune_variant,
-            lambda event: self.early.append(event) if self.early is not None else self._record(event),
-            floor=options.pruning_layer_floor,
-            pattern=options.pattern(),
-            drop=options.pruning_drop_fraction,
-            seed=derive(self.spec.seed, "pruning"),
-            audit=audit_event if options.pruning_audit else None,
-        )
-        pruner = method.build(self.weights, plan)
+        plan = dataclasses.replace(plan, record=self._noted)
+        pruner = PRUNERS[self.spec.pruning_method].build(self.weights, plan)
         self.weights = pruner.weights
         pruner.attach(self.optimizer)
-        return pruner, when
+        return pruner, plan.schedule
+
+    def _noted(self, event: dict) -> None:
+        """An event at step 0 happens when the pruner is attached, before there is a start to write down."""
+        self.early.append(event) if self.early is not None else self._record(event)
 
     def run(self) -> str:
         """Train, evaluate, test, and write it all down; the status, "done" or "diverged"."""
         started = time.perf_counter()
         self._record(self._start())
-        for event in self.early:  # an event at step 0 happens when the pruner is attached, before there is a start
+        for event in self.early:
             self._record(event)
         self.early = None
         status, why = "done", None

@@ -17,7 +17,7 @@ LAYERS = [
     {"registry", "config"},
     {"kconfig", "provenance", "optim", "prune", "data", "monitor", "executor"},
     {"spec", "matrix", "cli", "hyper", "batching", "rundir", "checkpoint", "overrides"},
-    {"task", "language", "inference", "trainer", "record", "results", "remarks", "progress", "audit"},
+    {"task", "language", "build", "inference", "trainer", "record", "results", "remarks", "progress", "audit"},
     {"main", "report", "figure", "runner"},
 ]
 LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
@@ -30,8 +30,8 @@ FILES = sorted(
 LIB = [f for f in FILES if f.startswith("lib/")]
 # Where torch may stand: tensor code, the loop, the models, and a process of its own that nothing imports.
 TORCH = ("lib/optim/kernel/", "lib/prune/kernel/", "lib/data/kernel/", "lib/executor/preload.py")
-TORCH += ("lib/task.py", "lib/language.py", "lib/inference.py", "lib/trainer.py", "lib/checkpoint.py")
-TORCH += ("scripts/bench_core.py", *(f"{m}/" for m in MODELS))
+TORCH += ("lib/task.py", "lib/language.py", "lib/build.py", "lib/inference.py", "lib/trainer.py")
+TORCH += ("lib/checkpoint.py", "scripts/bench_core.py", *(f"{m}/" for m in MODELS))
 # Each foreign package and its one home. numpy is the exception: data sets, their joining in the task, figures, and the
 # histograms of the selection.
 FOREIGN = {
@@ -45,6 +45,8 @@ FOREIGN = {
     "sklearn": ("lib/data/",),
     "torchvision": ("lib/data/", "scripts/bench_core.py", *(f"{m}/" for m in MODELS)),
     "tiktoken": ("lib/data/",),
+    "datasets": ("lib/data/",),
+    "PIL": ("lib/data/",),
     "tiktoken_ext": ("lib/data/",),
     "scipy": ("lib/results.py",),
     "jinja2": ("lib/report.py",),

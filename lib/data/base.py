@@ -21,6 +21,27 @@ class Images:
     std: tuple[float, ...]
     hash: str
 
+    def trainable(self) -> tuple:
+        """Training and validation data together."""
+        import numpy as np
+
+        return tuple(np.concatenate(pair) for pair in zip(self.train, self.validation, strict=True))
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Splits of (path, label), where images are too many to hold; the rest as in Images. `hash` is of the names."""
+
+    train: tuple
+    validation: tuple
+    test: tuple
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    hash: str
+
+    def trainable(self) -> tuple:
+        return self.train + self.validation
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -60,17 +81,18 @@ class MissingData(lib.config.InputError):
     """Files of a data set are not there; downloading may help."""
 
 
-def check_files(title: str, folder: Path, sums: dict[str, str]) -> None:
-    """Raise MissingData or InputError unless every file is in `folder` with its checksum, an md5 or a sha256."""
+def check_files(title: str, folder: Path, sums: dict[str, str], instead: str = EMBEDDED) -> None:
+    """Raise MissingData or InputError unless every file is in `folder` with its checksum, an md5 or a sha256. instead:
+    the embedded data set of the kind."""
     missing = [name for name in sums if not (folder / name).is_file()]
     if missing:
-        raise MissingData(f"{title}: {', '.join(missing)} not found in {folder}. {advice(folder)}")
+        raise MissingData(f"{title}: {', '.join(missing)} not found in {folder}. {advice(folder, instead)}")
     for name, want in sums.items():
         kind, got = checksum(folder / name, want)
         if got != want:
             raise lib.config.InputError(
                 f"{title}: {folder / name} is damaged or cut short: {kind} {got}, expected {want}. Delete it. "
-                f"{advice(folder)}"
+                f"{advice(folder, instead)}"
             )
 
 
@@ -104,11 +126,11 @@ def fetch(url: str, path: Path, want: str) -> None:
     part.replace(path)
 
 
-def advice(folder: Path) -> str:
+def advice(folder: Path, instead: str = EMBEDDED) -> str:
     return (
         f"`make data` downloads it; without a network put the files into {folder} by hand (DATA_DIR= names another "
-        f"place), or use the embedded data set `{EMBEDDED}`, which needs no files "
-        f"(<MODEL>_DATASET_{EMBEDDED.upper()}=y in the place of this one)"
+        f"place), or use the embedded data set `{instead}`, which needs no files "
+        f"(<MODEL>_DATASET_{instead.upper()}=y in the place of this one)"
     )
 
 

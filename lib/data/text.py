@@ -19,6 +19,7 @@ from lib.data.base import DATASETS, check_files, fetch
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 0.05  # of a text without splits of its own, for validation and for test each: its last parts
 BPE = "gpt2_bpe"
+STDLIB = "stdlib"  # the embedded text
 BPE_FILES = {  # sha256, as tiktoken has them
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
@@ -88,9 +89,9 @@ class TextSet:
 
     def check(self, data_dir: Path) -> None:
         if self.files:
-            check_files(self.title, data_dir / self.folder, self.files)
+            check_files(self.title, data_dir / self.folder, self.files, STDLIB)
         if "bpe" in self.tokenizers:
-            check_files("GPT-2's byte pairs", data_dir / BPE, BPE_FILES)
+            check_files("GPT-2's byte pairs", data_dir / BPE, BPE_FILES, STDLIB)
 
     def download(self, data_dir: Path) -> None:
         for name, url in (self.urls or {}).items():

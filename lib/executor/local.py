@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from lib import ROOT
@@ -17,10 +18,27 @@ GRACE_S = 20.0  # what an interrupted run has to put its papers in order
 class Local:
     def __init__(self, imports=(), poll=lambda job: None, interval: float = 0.1):
         self.imports, self.poll, self.interval = imports, poll, interval
+        self.interrupted = False
 
     def run(self, jobs):
         if not jobs:
             return
+        before = signal.getsignal(signal.SIGINT)
+        here = threading.current_thread() is threading.main_thread()
+        if here:
+            signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            yield from self._run(jobs)
+        finally:
+            if here:
+                signal.signal(signal.SIGINT, before)
+
+    def _interrupt(self, number, frame) -> None:
+        """Noted, too: where it is raised inside of a finalizer Python prints it and goes on."""
+        self.interrupted = True
+        raise KeyboardInterrupt
+
+    def _run(self, jobs):
         # A session of its own: Ctrl-C reaches this process alone, which then interrupts the run in its own way.
         parent = subprocess.Popen(
             [sys.executable, "-m", "lib.executor.preload", *self.imports],
@@ -60,6 +78,8 @@ class Local:
         """The next answer; None when the deadline (0: none) has passed first."""
         while not select.select([parent.stdout], [], [], self.interval)[0]:
             self.poll(job)
+            if self.interrupted:
+                raise KeyboardInterrupt
             if deadline and time.monotonic() > deadline:
                 return None
         line = parent.stdout.readline()

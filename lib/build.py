@@ -1,0 +1,80 @@
+"""What a run is made of, from its spec and config: device, cut of the batch, model, optimizer, plan of the pruning."""
+
+import dataclasses
+import hashlib
+
+import torch
+from torch import nn
+
+from lib.config import Config, InputError
+from lib.hyper import Length, Recipe, Training
+from lib.matrix import distribution
+from lib.optim.base import OPTIMIZERS, Hyper, decay_groups
+from lib.prune.base import PRUNERS, PruningOptions
+from lib.prune.kernel.audit import audit_event
+from lib.prune.kernel.pruner import Plan
+from lib.prune.schedule import schedule
+from lib.spec import RunSpec
+
+
+def derive(seed: int, purpose: str) -> int:
+    """A seed of its own for each purpose, so that no use of random numbers shifts another."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:8], "big") >> 1
+
+
+def device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("DEVICE_CUDA is set, but torch finds no GPU: choose DEVICE_AUTO or DEVICE_CPU")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def cut(task, dataset: str, recipe: Recipe, training: Training, device: torch.device) -> tuple[Recipe, dict | None]:
+    """The recipe with what CONFIG_HYPER_PARAM_AUTO chose for this device, and the choice; None where it is off."""
+    if not training.hyper_param_auto:
+        return recipe, None
+    gib = torch.cuda.get_device_properties(device).total_memory / 2**30 if device.type == "cuda" else None
+    found = task.batching(dataset, recipe, gib)
+    whole = recipe.batch_size - found.left
+    return dataclasses.replace(recipe, batch_size=whole, micro_batch=found.samples), dataclasses.asdict(found)
+
+
+def model(task, spec: RunSpec, recipe: Recipe, device: torch.device) -> nn.Module:
+    """With initial weights that all runs of a seed share, whatever else they draw."""
+    torch.manual_seed(derive(spec.seed, "init"))
+    made = task.model(spec.dataset, recipe).to(device)
+    torch.manual_seed(derive(spec.seed, "dropout"))
+    return made
+
+
+def optimizer(model: nn.Module, spec: RunSpec, config: Config, recipe: Recipe):
+    """(optimizer, peak learning rate, shape of its schedule). A record may replace recipe settings (adamwadv: schedule
+    and clip)."""
+    record = OPTIMIZERS[spec.optimizer]
+    replaced = record.replaces(spec.adamwprune_base)
+    clip = replaced.get("clip_norm", recipe.clip_norm)
+    if record.family == "sgd":
+        h = Hyper(recipe.sgd_lr, recipe.sgd_weight_decay, clip_norm=clip)
+    else:
+        h = Hyper(recipe.adam_lr, recipe.adam_weight_decay, recipe.adam_beta1, recipe.adam_beta2, clip)
+    groups = decay_groups(model.named_parameters(), h.weight_decay)
+    made = record.build(groups, h, config.read, spec.adamwprune_base)
+    return made, h.lr, replaced.get("lr_schedule", recipe.lr_schedule)
+
+
+def pruning(spec: RunSpec, config: Config, length: Length) -> Plan | None:
+    """What the run asks of its pruner, or None without pruning."""
+    method = PRUNERS[spec.pruning_method]
+    if not method.sparse:
+        return None
+    options = config.read(PruningOptions)
+    resets = OPTIMIZERS[spec.optimizer].resets(config.read, spec.adamwprune_base)
+    return Plan(
+        schedule(options, spec.target_sparsity, length.steps, length.scale, resets, method.schedule),
+        distribution(spec, options),
+        spec.adamwprune_variant,
+        floor=options.pruning_layer_floor,
+        pattern=options.pattern(),
+        drop=options.pruning_drop_fraction,
+        seed=derive(spec.seed, "pruning"),
+        audit=audit_event if options.pruning_audit else None,
+    )

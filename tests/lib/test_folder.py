@@ -1,0 +1,105 @@
+"""Images as files, on a small set of ImageNet's layout: what is decoded, what is drawn, and what is damaged."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lib.config import InputError
+from lib.data.base import DATASETS
+from lib.data.imagenet import MEAN, STD, folders
+from lib.data.kernel.folder import SIDE, FolderImages
+
+CPU = torch.device("cpu")
+CLASSES = ("n01", "n02", "n03")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Twelve training and two test images a class, of sizes of their own, the class in their colour."""
+    r = np.random.RandomState(0)
+    for split, count in (("train", 12), ("val", 2)):
+        for c, name in enumerate(CLASSES):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = r.randint(0, 90, (230 + 9 * i, 300, 3)).astype(np.uint8)
+                pixels[..., c] += 150
+                Image.fromarray(pixels).save(folder / f"{i:02d}.JPEG", quality=95)
+    return tmp_path
+
+
+@pytest.fixture
+def data(root):
+    return folders(root, 6)
+
+
+def test_splits_are_stratified_and_leave_nothing_out(data):
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [30, 6, 6]
+    assert [label for _, label in data.validation].count(0) == 2
+    assert not {p for p, _ in data.train} & {p for p, _ in data.validation}
+    assert len(data.trainable()) == 36
+
+
+def test_the_hash_is_of_the_names(root, data):
+    assert folders(root, 6).hash == data.hash
+    (root / "train" / "n01" / "00.JPEG").rename(root / "train" / "n01" / "x.JPEG")
+    assert folders(root, 6).hash != data.hash
+
+
+def epoch(data, batch, seed=0, monkeypatch=None):
+    images = FolderImages(data.train, data, CPU, augment=True)
+    x, y = zip(*images.epoch(batch, torch.Generator().manual_seed(seed)), strict=True)
+    return torch.cat(x), torch.cat(y)
+
+
+def test_what_an_image_gets_does_not_depend_on_batches(data):
+    (a, y), (b, z) = epoch(data, 30), epoch(data, 5)
+    assert torch.equal(y, z)
+    assert torch.equal(a, b)
+    assert a.shape == (30, 3, SIDE, SIDE)
+    assert a.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_epochs_differ_and_repeat(data):
+    (a, _), (b, _), (c, _) = (epoch(data, 10, seed) for seed in (1, 1, 2))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_the_order_and_numbers_of_the_run_are_left_alone(data):
+    torch.manual_seed(5)
+    want = torch.rand(3)
+    torch.manual_seed(5)
+    epoch(data, 10)
+    assert torch.equal(torch.rand(3), want)
+
+
+def test_evaluation_takes_the_middle_of_each_image_once(data):
+    images = FolderImages(data.test, data, CPU)
+    x, y = zip(*images.in_order(4), strict=True)
+    x, y = torch.cat(x), torch.cat(y)
+    assert y.tolist() == [0, 0, 1, 1, 2, 2]
+    pixels = x * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+    assert (pixels.mean((2, 3)).argmax(1) == y).all()
+
+
+def test_a_damaged_file_is_left_out_and_counted(root, capfd):
+    (root / "train" / "n02" / "03.JPEG").write_bytes(b"no image")
+    whole = (root / "train" / "n02" / "04.JPEG").read_bytes()
+    (root / "train" / "n02" / "04.JPEG").write_bytes(whole[: len(whole) // 2])
+    data = folders(root, 6)
+    images = FolderImages(data.train + data.validation, data, CPU, augment=True)
+    for _ in range(2):
+        found = list(images.epoch(6, torch.Generator().manual_seed(0)))
+        assert sum(len(y) for _, y in found) == 34
+        assert all((y >= 0).all() for _, y in found)
+    assert len(images.damaged) == 2
+    assert capfd.readouterr().out.count("left out, no image") == 2
+
+
+def test_a_folder_that_is_not_imagenet(root):
+    with pytest.raises(InputError, match="imagenet/train holds 0 folders of classes, and there are 1000"):
+        DATASETS["imagenet"].check(root)
+    with pytest.raises(InputError, match="cannot be downloaded here"):
+        DATASETS["imagenet"].download(root)
