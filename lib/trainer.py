@@ -228,8 +228,10 @@ class Trainer:
         return self.schedule.asked(self.optimizer.updates)
 
     def sparsity(self) -> float:
-        """Share of the prunable weights that are 0, measured on the weights themselves."""
-        zeros = sum(int((p == 0).sum()) for _, p in self.weights)
+        """Share of the prunable weights that are 0, measured on the weights themselves. What was grown back is live,
+        though it stays 0 where no gradient comes."""
+        grows = self.pruner is not None and self.pruner.reversible
+        zeros = sum(int(((p == 0) & self.pruner.mask.pruned(p) if grows else p == 0).sum()) for _, p in self.weights)
         return zeros / sum(p.numel() for _, p in self.weights)
 
     def _checkpoint(self, row: dict) -> None:

@@ -326,3 +326,10 @@ def test_the_device_that_is_not_there_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="DEVICE_CUDA"):
         Trainer(TASK, spec, config, d, None)
+
+
+@pytest.mark.parametrize("method", ["set", "rigl"])
+def test_what_was_grown_and_stays_0_is_live(tmp_path, method):
+    """A unit that is dead passes no gradient to it; the run is at its target all the same."""
+    r = run(tmp_path, "adamw", method, "0.9", MAX_ITERS="40")
+    assert r.summary["achieved_sparsity"] == round(0.9 * 61_470) / 61_470
