@@ -122,3 +122,12 @@ class Classification:
             correct = correct + (logits.argmax(1) == y).sum()
         model.train(training)
         return Scores(float(loss) / count, 100 * int(correct) / count)
+
+
+def with_stem(resnet: nn.Module, stem: str) -> nn.Module:
+    """A torchvision ResNet as it is, or with the stem for small images: 3x3, no stride, no pooling."""
+    if stem == "cifar":
+        resnet.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")
+        resnet.maxpool = nn.Identity()
+    return resnet

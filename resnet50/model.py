@@ -3,6 +3,8 @@
 from torch import nn
 from torchvision.models import resnet50
 
+from lib.task import with_stem
+
 
 def network(classes: int, stem: str) -> nn.Module:
     """(B, 3, H, W) -> (B, classes).
@@ -11,9 +13,4 @@ def network(classes: int, stem: str) -> nn.Module:
     25,557,032 parameters for 1,000 classes. "cifar" is a 3x3 convolution without stride and without pooling, for images
     of 32x32: 23,705,252 for 100 classes.
     """
-    model = resnet50(num_classes=classes)
-    if stem == "cifar":
-        model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-        model.maxpool = nn.Identity()
-    return model
+    return with_stem(resnet50(num_classes=classes), stem)

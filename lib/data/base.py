@@ -10,9 +10,8 @@ from lib.registry import Registry
 
 
 @dataclass(frozen=True)
-class Images:
-    """Splits of uint8 images (N, C, H, W) and int64 labels (N,), not normalised; mean and std, one a channel, are of
-    pixels / 255 over the training data; `hash` covers every split."""
+class Splits:
+    """What every set of images has: mean and std, one a channel, of pixels / 255; a hash over all splits."""
 
     train: tuple
     validation: tuple
@@ -20,6 +19,11 @@ class Images:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     hash: str
+
+
+@dataclass(frozen=True)
+class Images(Splits):
+    """Splits of uint8 images (N, C, H, W) and int64 labels (N,), not normalised; mean and std of the training data."""
 
     def trainable(self) -> tuple:
         """Training and validation data together."""
@@ -29,17 +33,11 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Folders:
-    """Splits of (path, label), where images are too many to hold; the rest as in Images. `hash` is of the names."""
-
-    train: tuple
-    validation: tuple
-    test: tuple
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    hash: str
+class Folders(Splits):
+    """Splits of (path, label), where images are too many to hold. `hash` is of the names."""
 
     def trainable(self) -> tuple:
+        """Training and validation data together."""
         return self.train + self.validation
 
 
