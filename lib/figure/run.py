@@ -29,7 +29,8 @@ def four(family: Family, r: Run):
     for ax in axes[1]:
         ax.set_xlabel("epoch")
     axes[0, 0].set_xlim(0, 1.02 * epoch(r, r.epochs[-1]))
-    whole_epochs(axes[0, 0])
+    if epoch(r, r.epochs[-1]) >= 1:  # MAX_ITERS can end a run within its first epoch
+        whole_epochs(axes[0, 0])
     return fig
 
 

@@ -348,3 +348,14 @@ def test_figures_are_registered_without_torch_and_matplotlib():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == sorted(STEMS)
+
+
+def test_a_run_within_its_first_epoch_fills_its_panels(recorded):
+    r = next(x for x in recorded if x.events)
+    steps = max(e["step"] for e in r.epochs)
+    short = [row | {"steps_per_epoch": 10 * steps} if "steps_per_epoch" in row else row for row in r.metrics]
+    r = replace(r)
+    r.__dict__["metrics"] = short
+    found = replace(recorded, runs=(r,), missing=())
+    ((_, fig),) = FIGURES["run"](found)
+    assert fig.axes[0].get_xlim() == pytest.approx((0, 0.102))
