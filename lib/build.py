@@ -29,11 +29,11 @@ def device(wanted: str) -> torch.device:
 
 
 def cut(task, dataset: str, recipe: Recipe, training: Training, device: torch.device) -> tuple[Recipe, dict | None]:
-    """The recipe with what CONFIG_HYPER_PARAM_AUTO chose for this device, and the choice; None where it is off."""
+    """The recipe with what CONFIG_HYPER_PARAM_AUTO chose for these devices, and the choice; None where it is off."""
     if not training.hyper_param_auto:
         return recipe, None
     gib = torch.cuda.get_device_properties(device).total_memory / 2**30 if device.type == "cuda" else None
-    found = task.batching(dataset, recipe, gib)
+    found = task.batching(dataset, recipe, gib, training.ddp_num_gpus)
     whole = recipe.batch_size - found.left
     return dataclasses.replace(recipe, batch_size=whole, micro_batch=found.samples), dataclasses.asdict(found)
 
@@ -46,9 +46,9 @@ def model(task, spec: RunSpec, recipe: Recipe, device: torch.device) -> nn.Modul
     return made
 
 
-def optimizer(model: nn.Module, spec: RunSpec, config: Config, recipe: Recipe):
-    """(optimizer, peak learning rate, shape of its schedule). A record may replace recipe settings (adamwadv: schedule
-    and clip)."""
+def optimizer(parameters: list[tuple[str, nn.Parameter]], spec: RunSpec, config: Config, recipe: Recipe):
+    """(optimizer of these named parameters, peak learning rate, shape of its schedule). A record may replace recipe
+    settings (adamwadv: schedule and clip)."""
     record = OPTIMIZERS[spec.optimizer]
     replaced = record.replaces(spec.adamwprune_base)
     clip = replaced.get("clip_norm", recipe.clip_norm)
@@ -56,7 +56,7 @@ def optimizer(model: nn.Module, spec: RunSpec, config: Config, recipe: Recipe):
         h = Hyper(recipe.sgd_lr, recipe.sgd_weight_decay, clip_norm=clip)
     else:
         h = Hyper(recipe.adam_lr, recipe.adam_weight_decay, recipe.adam_beta1, recipe.adam_beta2, clip)
-    groups = decay_groups(model.named_parameters(), h.weight_decay)
+    groups = decay_groups(parameters, h.weight_decay)
     made = record.build(groups, h, config.read, spec.adamwprune_base)
     return made, h.lr, replaced.get("lr_schedule", recipe.lr_schedule)
 

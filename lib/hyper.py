@@ -49,6 +49,9 @@ class Training:
     num_threads: int = number(0, low=0)
     hyper_param_auto: bool = True
     precision: str = choice("auto")
+    compile: str = choice("auto")
+    ddp_num_gpus: int = number(1, low=1)
+    sharding: str = choice("auto")
     results: str = ""
     run_id: str = ""
     full_train: bool = False
@@ -71,7 +74,15 @@ class Length:
 
 
 def read_recipe(config: Config, model: str) -> Recipe:
-    return config.read(Recipe, prefix=f"{model}_")
+    """Raises InputError where several devices cannot share its batch equally, and nothing may round it."""
+    recipe, training = config.read(Recipe, prefix=f"{model}_"), config.read(Training)
+    devices = training.ddp_num_gpus
+    if recipe.batch_size < devices or (recipe.batch_size % devices and not training.hyper_param_auto):
+        raise InputError(
+            f"{model.upper()}_BATCH_SIZE={recipe.batch_size} cannot be shared equally by DDP_NUM_GPUS={devices}: give "
+            f"a multiple of {devices}, or let HYPER_PARAM_AUTO round it down"
+        )
+    return recipe
 
 
 def length(recipe: Recipe, max_iters: int, train_samples: int) -> Length:

@@ -12,7 +12,7 @@ from lib import batching
 from lib.config import InputError
 from lib.data.base import DATASETS
 from lib.data.kernel.windows import Windows
-from lib.task import Data, Scores
+from lib.task import WHOLE, Data, Scores, alone
 
 SAMPLED, TOP, TEMPERATURE = 200, 50, 0.8
 
@@ -25,14 +25,15 @@ class LanguageModel:
     network: Callable[[str, int, int], nn.Module]
     metric: str = "perplexity"
 
-    def load(self, dataset, recipe, data_dir, device, full_train):
+    def load(self, dataset, recipe, data_dir, device, full_train, share=WHOLE):
         raw = DATASETS[dataset].load(data_dir, recipe.tokenizer)
         splits = {"train": raw.train, "validation": raw.validation, "test": raw.test}
         if full_train:
             splits = {"train": raw.trainable(), "test": raw.test}
+        title = DATASETS[dataset].title
         try:
             made = {
-                split: Windows(stream, recipe.block, device, raw.tokenizer.size, f"{DATASETS[dataset].title}, {split},")
+                split: Windows(stream, recipe.block, device, raw.tokenizer.size, f"{title}, {split},", share)
                 for split, stream in splits.items()
             }
         except ValueError as e:
@@ -57,22 +58,34 @@ class LanguageModel:
         return F.cross_entropy(model(x).flatten(0, 1), y.flatten(), label_smoothing=label_smoothing)
 
     @torch.inference_mode()
-    def evaluate(self, model, split, recipe):
+    def evaluate(self, model, split, recipe, add=alone):
         """Mean cross-entropy of a token, over windows side by side: all, or the first that have EVAL_TOKENS."""
         training = model.training
         model.eval()
         total, count, most = 0.0, 0, math.ceil(recipe.eval_tokens / recipe.block)
         for x, y in split.in_order(recipe.eval_batch_size, most):
-            total = total + F.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="sum").double()
+            logits = model(x)[: len(y)].flatten(0, 1)
+            total = total + F.cross_entropy(logits, y.flatten(), reduction="sum").double()
             count += y.numel()
         model.train(training)
-        return Scores(float(total) / count, None)
+        loss, count = add(torch.tensor([float(total), count], dtype=torch.float64)).tolist()
+        return Scores(loss / count, None)
 
-    def batching(self, dataset, recipe, gib):
-        return batching.language(recipe.size, recipe.block, recipe.batch_size, gib, recipe.micro_batch)
+    def batching(self, dataset, recipe, gib, devices=1):
+        return batching.language(recipe.size, recipe.block, recipe.batch_size, gib, recipe.micro_batch, devices)
+
+    def blocks(self, model):
+        return list(model.transformer["h"])
+
+    def flops_per_token(self, model):
+        """6 for each weight that multiplies, and 12 x layers x width x block of attention (Chowdhery et al. 2022,
+        appendix B). Positions are added, and the tied embedding multiplies once, as the head."""
+        weights = sum(p.numel() for p in model.parameters()) - model.transformer["wpe"].weight.numel()
+        width = model.transformer["wte"].weight.shape[1]
+        return float(6 * weights + 12 * len(model.transformer["h"]) * width * model.block)
 
     @torch.inference_mode()
-    def shown(self, model, data):
+    def shown(self, model, data, add=alone):
         """Text as the model writes it, from an end of text on: SAMPLED tokens, each drawn from the TOP likeliest."""
         training = model.training
         model.eval()

@@ -1,10 +1,12 @@
 """Where a model's train.py ends up: flags, `--config FILE` or `--run DIR` -> run directory -> Trainer."""
 
+import contextlib
+import os
 import signal
 import sys
 import traceback
 
-from lib import cli, report, results, rundir
+from lib import cli, launch, report, results, rundir
 from lib.config import Config, InputError
 from lib.matrix import expand
 from lib.spec import RunSpec
@@ -48,19 +50,28 @@ def alone(task, config: Config) -> int:
 
 def one(task, run: rundir.RunDir, config: Config, spec: RunSpec) -> int:
     """Train one run; what stops it is written where it is looked for."""
+    if count := launch.devices(config):
+        return launch.together(run, spec, count)
     from lib.trainer import train
 
     try:
         status = train(task, run, config, spec)
     except KeyboardInterrupt:
-        with run.metrics.open("a") as f:
-            f.write('{"event": "interrupted"}\n')
+        if os.environ.get("RANK", "0") == "0":
+            with run.metrics.open("a") as f:
+                f.write('{"event": "interrupted"}\n')
         raise
     except InputError as e:
-        run.error.write_text(f"{e}\n")
+        failed(run, f"{e}\n")
         raise
     except BaseException:
-        run.error.write_text(traceback.format_exc())
+        failed(run, traceback.format_exc())
         traceback.print_exc()
         return 1
     return 0 if status == "done" else 1
+
+
+def failed(run: rundir.RunDir, why: str) -> None:
+    """Of several processes the first to fail says why; the others lose their connections to it."""
+    with contextlib.suppress(FileExistsError), run.error.open("x") as f:
+        f.write(why)

@@ -5,6 +5,8 @@ import math
 import statistics
 from collections.abc import Iterator
 
+from lib.rundir import SCHEMA
+
 # What a run that was not tested has not, and what only some runs have.
 BLANK = dict.fromkeys(f"test_{what}_{which}" for which in ("last", "best") for what in ("accuracy", "loss"))
 BLANK |= {"inference": None, "sample": None, "damaged_images": 0}
@@ -52,6 +54,61 @@ def curve(epochs: list[dict], best: dict | None) -> dict:
         "test_loss_optimistic": min(losses, default=None),
         "std_last10": statistics.stdev(accuracies[-10:]) if len(accuracies) > 1 else None,
         "peak_to_final": highest - accuracies[-1] if highest is not None and accuracies else None,
+    }
+
+
+def start(run) -> dict:
+    """The first row of a run's metrics; `run` is its Trainer."""
+    s = run.schedule
+    return {
+        "event": "start",
+        "steps": run.length.steps,
+        "steps_per_epoch": run.length.steps_per_epoch,
+        "evaluations": run.length.evaluations,
+        "scale": run.length.scale,
+        "batching": run.batching,
+        "device": str(run.device),
+        "prunable": run.prunable,
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "pruning": {"warmup": s.warmup, "ramp_end": s.ramp_end, "frequency": s.frequency, "events": len(s.events)},
+    }
+
+
+def summary(run, status: str, why: str | None, elapsed: float, tests: dict) -> dict:
+    """summary.json of a run, from its Trainer."""
+    parameters = sum(p.numel() for p in run.model.parameters())
+    last = run.epochs[-1] if run.epochs else {}
+    achieved = last.get("sparsity") if run.pruner else 0.0
+    return {
+        "schema": SCHEMA,
+        "status": status,
+        "reason": why,
+        **run.spec.dict(),
+        "metric": run.task.metric,
+        "achieved_sparsity": achieved,
+        "achieved_sparsity_of_all": None if achieved is None else achieved * run.prunable / parameters,
+        **curve(run.epochs, run.best),
+        **BLANK,
+        **tests,
+        "stopped": run.stopped,
+        "steps": run.step,
+        "epochs": len(run.epochs),
+        "planned_steps": run.length.steps,
+        "skipped_steps": run.optimizer.skipped,
+        "batch_size": run.recipe.batch_size,
+        "model_parameters": parameters,
+        "prunable_parameters": run.prunable,
+        "precision": "bf16" if run.training.precision == "bf16" else "fp32",
+        "compiled": run.training.compile == "yes",
+        "data_hash": run.data.hash,
+        **run.data.facts,
+        "flops_per_token": run.task.flops_per_token(run.model),
+        "device": run.device_name,
+        "devices": run.world.size,
+        "threads": run.threads,
+        "elapsed_s": elapsed,
+        "train_s": sum(r["train_s"] for r in run.epochs),
+        "provenance": run.provenance,
     }
 
 

@@ -90,6 +90,7 @@ OPTIMISTIC = {
     "accuracy": Column("test max (optimistic)", number("test_accuracy_optimistic", ".2f")),
     "perplexity": Column("test min (optimistic)", number("test_perplexity_optimistic", ".2f")),
 }
+MFU = Column("MFU %", number("mfu_pct", ".1f"))
 STATUS = Column("status", lambda r: r.status)
 
 
@@ -139,6 +140,8 @@ def tables(results: Results, form: Callable) -> Iterator[str]:
         columns = list(COLUMNS[metric(group)])
         if any(r.test_loss_optimistic is not None for r in group):
             columns.insert(7, OPTIMISTIC[metric(group)])
+        if any(r.data.get("mfu_pct") for r in group):
+            columns.insert(-1, MFU)
         if any(r.status != "done" for r in group):
             columns.append(STATUS)
         yield from form([c.head for c in columns], [[c.entry(r) for c in columns] for r in group])

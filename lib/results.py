@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lib.config import Config, InputError
 from lib.matrix import expand
+from lib.peak import mfu
 from lib.record import perplexity
 from lib.rundir import SCHEMA, RunDir, checked
 from lib.spec import RunSpec
@@ -188,18 +189,21 @@ def language(data: dict) -> dict:
     fields |= {f"test_perplexity_{which}": f"test_loss_{which}" for which in ("last", "best", "optimistic")}
     found = {name: perplexity(data[loss]) if known else None for name, loss in fields.items()}
     busy = data["train_s"] if known and data["train_s"] else None
-    found["tokens_per_s"] = data["steps"] * data["batch_size"] * data["block"] / busy if busy else None
+    speed = found["tokens_per_s"] = data["steps"] * data["batch_size"] * data["block"] / busy if busy else None
+    flops = speed and speed * data["flops_per_token"]
+    found["mfu_pct"] = mfu(flops, data["device"], data["precision"], data["devices"]) if flops else None
     loss, size = data["test_loss_last"], (data.get("bytes_per_token") or {}).get("test")
     return found | {"test_bits_per_byte": loss / math.log(2) / size if known and loss is not None and size else None}
 
 
 # Every field of a summary that is not in the spec, for runs that have none.
 BLANK = (
-    "metric stopped inference sample damaged_images block precision tokenizer bytes_per_token achieved_sparsity "
-    "achieved_sparsity_of_all final_accuracy final_loss best_accuracy best_loss best_epoch test_accuracy_last "
-    "test_accuracy_best test_loss_last test_loss_best test_accuracy_optimistic test_loss_optimistic std_last10 "
-    "peak_to_final steps epochs planned_steps skipped_steps batch_size model_parameters prunable_parameters "
-    "data_hash device threads elapsed_s train_s provenance"
+    "metric stopped inference sample damaged_images block precision compiled tokenizer bytes_per_token "
+    "achieved_sparsity achieved_sparsity_of_all final_accuracy final_loss best_accuracy best_loss best_epoch "
+    "test_accuracy_last test_accuracy_best test_loss_last test_loss_best test_accuracy_optimistic "
+    "test_loss_optimistic std_last10 peak_to_final steps epochs planned_steps skipped_steps batch_size "
+    "model_parameters prunable_parameters data_hash flops_per_token device devices threads elapsed_s train_s "
+    "provenance"
 ).split()
 
 

@@ -1,33 +1,28 @@
 """A matrix from configuration to report: plan, run, continue. No torch here: runs are jobs of an executor."""
 
 import contextlib
-import os
-import shutil
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lib import hyper, kconfig, provenance, report, results
+from lib import hyper, provenance, report, results
 from lib.config import Config, InputError
 from lib.data.base import DATASETS, MissingData
 from lib.executor.base import EXECUTORS, ExecutorOptions, Job
-from lib.matrix import Plan, check_distribution, pin
+from lib.matrix import Plan, check_distribution
 from lib.matrix import plan as make_plan
-from lib.monitor.base import BACKENDS
 from lib.monitor.client import MonitorOptions
 from lib.optim.base import OPTIMIZERS, UpdateOptions
 from lib.prune.base import PRUNERS, PruningOptions
 from lib.prune.schedule import schedule
+from lib.resolve import COMPILED_FROM, check_compiler, check_sharding, lengths, parameters, pinned, resolve
 from lib.rundir import ROOT, RunDir, checked, locked, new_root, newest, place
 from lib.spec import RunSpec
 
 # What every run imports, and a data set's own; a fork inherits them.
 IMPORTS = ("torch", "torch._dynamo", "lib.main", "lib.runner", "lib.trainer", "lib.task")
-COMPILED_FROM = 5_000_000  # parameters, for UPDATE_AUTO: found with `make bench-core`
-BF16 = {"amx_bf16"}  # what makes bf16 on a CPU faster; with avx512_bf16 alone all models are 1.4 times slower
-COMPILER = os.environ.get("CXX", "g++")  # what torch.compile takes, too
 GFLOPS = 6.0  # training arithmetic a core does a second on small images: a guess until runs are recorded
 
 
@@ -38,8 +33,7 @@ class Failures(Exception):
 def check(config: Config) -> Plan:
     """Expand, and make everything that can be wrong with a run wrong now: settings, schedules."""
     plan = make_plan(config)
-    if config.read(UpdateOptions).update == "compiled" and not shutil.which(COMPILER):
-        raise InputError(f"UPDATE_COMPILED needs a C++ compiler, and {COMPILER} is not found: choose UPDATE_EAGER")
+    check_compiler(config)
     for options in (hyper.Training, MonitorOptions, ExecutorOptions):
         config.read(options)
     for spec in plan.specs:
@@ -48,14 +42,9 @@ def check(config: Config) -> Plan:
             for options in OPTIMIZERS[name].options:
                 config.read(options)
         check_distribution(spec, config.read(PruningOptions))
+        check_sharding(config, spec)
         pruning_schedule(config, spec)
     return plan
-
-
-def lengths(config: Config, spec: RunSpec) -> hyper.Length:
-    training = config.read(hyper.Training)
-    samples = DATASETS[spec.dataset].train_samples(training.full_train)
-    return hyper.length(hyper.read_recipe(config, spec.model), training.max_iters, samples)
 
 
 def pruning_schedule(config: Config, spec: RunSpec):
@@ -138,41 +127,6 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def resolve(config: Config) -> Config:
-    """Fix what must be equal for all runs of a directory, however often it is continued."""
-    if config["NUM_THREADS"] == "0":
-        config = config.replace({"NUM_THREADS": str(provenance.cores())})
-    gpu = trains_on_gpu(config)
-    if config.read(UpdateOptions).update == "auto" and (gpu or not shutil.which(COMPILER)):
-        config = choose(config, "UPDATE", "eager")
-    if config.read(hyper.Training).precision == "auto":
-        native = gpu or BF16 & set(provenance.cpu_units())
-        config = choose(config, "PRECISION", "bf16" if native else "fp32")
-    return config
-
-
-def trains_on_gpu(config: Config) -> bool:
-    device = config.read(hyper.Training).device
-    return device == "cuda" or (device == "auto" and BACKENDS["nvidia"].probe())
-
-
-def choose(config: Config, name: str, member: str) -> Config:
-    """`config` with this member of a choice."""
-    return config.replace({f"{name}_{m.upper()}": "y" if m == member else "n" for m in config.members(name)})
-
-
-def parameters(config: Config, spec: RunSpec) -> int:
-    return int(config[f"{spec.model.upper()}_PARAMETERS"])
-
-
-def pinned(config: Config, spec: RunSpec) -> Config:
-    """The config of one run of a resolved matrix."""
-    if config.read(UpdateOptions).update == "auto":
-        large = parameters(config, spec) >= COMPILED_FROM
-        config = choose(config, "UPDATE", "compiled" if large else "eager")
-    return kconfig.normalise(pin(config, spec))
 
 
 def prepare(config: Config) -> Path:

@@ -11,13 +11,14 @@ from torch.nn import functional as F
 
 from lib import batching
 from lib.batching import Batching
-from lib.data.base import DATASETS, Folders
+from lib.data.base import DATASETS, Folders, Share
 from lib.data.kernel.folder import FolderImages
 from lib.data.kernel.loader import DeviceImages
 from lib.data.kernel.windows import Windows
 from lib.data.text import Tokenizer
 from lib.hyper import Recipe
 
+WHOLE = Share()
 SMALL = 64  # pixels of side up to which STEM_AUTO is the stem for small images
 
 
@@ -29,14 +30,23 @@ class Scores:
     accuracy: float | None
 
 
+Add = Callable[[Tensor], Tensor]
+
+
+def alone(t: Tensor) -> Tensor:
+    return t
+
+
 class Task(Protocol):
     """name: the model's. metric: what its runs are compared by, "accuracy" or "perplexity". A batch is a tuple
-    of tensors, a sample a row of each. shown(): what else a summary says of trained weights."""
+    of tensors, a sample a row of each. shown(): what else a summary says of trained weights. share: what this process
+    takes of the data; add(tensor): the sum of a tensor over all processes. blocks(): the modules whose weights are
+    worth bringing together one after the other, where processes have parts of them; none where they cannot."""
 
     name: str
     metric: str
 
-    def load(self, dataset: str, recipe: Recipe, data_dir: Path, device: torch.device, full_train: bool) -> "Data": ...
+    def load(self, dataset: str, recipe: Recipe, data_dir: Path, device, full_train: bool, share=WHOLE) -> "Data": ...
 
     def model(self, dataset: str, recipe: Recipe) -> nn.Module: ...
 
@@ -44,11 +54,15 @@ class Task(Protocol):
 
     def loss(self, model: nn.Module, batch, label_smoothing: float) -> Tensor: ...
 
-    def evaluate(self, model: nn.Module, split, recipe: Recipe) -> Scores: ...
+    def evaluate(self, model: nn.Module, split, recipe: Recipe, add: Add = alone) -> Scores: ...
 
-    def shown(self, model: nn.Module, data: "Data") -> dict: ...
+    def shown(self, model: nn.Module, data: "Data", add: Add = alone) -> dict: ...
 
-    def batching(self, dataset: str, recipe: Recipe, gib: float | None) -> Batching: ...
+    def batching(self, dataset: str, recipe: Recipe, gib: float | None, devices: int = 1) -> Batching: ...
+
+    def blocks(self, model: nn.Module) -> list[nn.Module]: ...
+
+    def flops_per_token(self, model: nn.Module) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -78,15 +92,15 @@ class Classification:
     channels: int = 1
     metric: str = "accuracy"
 
-    def load(self, dataset, recipe, data_dir, device, full_train):
+    def load(self, dataset, recipe, data_dir, device, full_train, share=WHOLE):
         raw = DATASETS[dataset].load(data_dir)
         augment = recipe.augment and DATASETS[dataset].augment
         train, validation = (raw.trainable(), None) if full_train else (raw.train, raw.validation)
 
         def split(samples, augment=False):
             if isinstance(raw, Folders):
-                return FolderImages(samples, raw, device, augment)
-            return DeviceImages(samples, raw, device, self.channels, augment)
+                return FolderImages(samples, raw, device, augment, share)
+            return DeviceImages(samples, raw, device, self.channels, augment, share)
 
         return Data(split(train, augment), validation and split(validation), split(raw.test), raw.hash)
 
@@ -102,26 +116,34 @@ class Classification:
         x, y = batch
         return F.cross_entropy(model(x), y, label_smoothing=label_smoothing)
 
-    def shown(self, model, data):
+    def shown(self, model, data, add=alone):
         """How many files of a data set of files were no images."""
-        return {"damaged_images": len(getattr(data.train, "damaged", ())) + len(getattr(data.test, "damaged", ()))}
+        damaged = sum(len(getattr(split, "damaged", ())) for split in (data.train, data.test))
+        return {"damaged_images": int(add(torch.tensor(damaged)))}
 
-    def batching(self, dataset, recipe, gib):
-        return batching.image(self.name, DATASETS[dataset].side, recipe.batch_size, gib)
+    def batching(self, dataset, recipe, gib, devices=1):
+        return batching.image(self.name, DATASETS[dataset].side, recipe.batch_size, gib, devices)
+
+    def blocks(self, model):
+        return []
+
+    def flops_per_token(self, model):
+        return None
 
     @torch.inference_mode()
-    def evaluate(self, model, split, recipe):
-        """Mean cross-entropy without smoothing, and accuracy, over a whole split; one device sync."""
+    def evaluate(self, model, split, recipe, add=alone):
+        """Mean cross-entropy without smoothing, and accuracy, over a whole split; one wait for the device."""
         training = model.training
         model.eval()
         loss, correct, count = 0.0, 0, 0
         for x, y in split.in_order(recipe.eval_batch_size):
             count += len(y)
-            logits = model(x)
+            logits = model(x)[: len(y)]
             loss = loss + F.cross_entropy(logits, y, reduction="sum")
             correct = correct + (logits.argmax(1) == y).sum()
         model.train(training)
-        return Scores(float(loss) / count, 100 * int(correct) / count)
+        loss, correct, count = add(torch.tensor([float(loss), int(correct), count], dtype=torch.float64)).tolist()
+        return Scores(loss / count, 100 * correct / count)
 
 
 def with_stem(resnet: nn.Module, stem: str) -> nn.Module:

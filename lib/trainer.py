@@ -1,6 +1,6 @@
-"""The one training loop. It knows no optimizer and no pruning method by name.
+"""The one training loop. It knows no optimizer and no pruning method by name, nor how many processes train.
 
-data, model, optimizer, pruner <- spec and config
+world, data, model, optimizer, pruner <- spec and config
 for each epoch: for each batch: learning rate, loss, backward, optimizer.step()
                 evaluate on validation, record, checkpoint
 test the last and the best weights; summary.json last
@@ -15,16 +15,17 @@ import time
 
 import torch
 
-from lib import build, checkpoint, hyper, inference, provenance, record
+from lib import build, fit, hyper, inference, parallel, provenance, record
 from lib.build import derive
-from lib.config import Config
+from lib.checkpoint import Checkpoints
+from lib.config import Config, InputError
 from lib.data.base import DATASETS
 from lib.monitor.client import Monitor, MonitorOptions
 from lib.prune.base import PRUNERS
-from lib.prune.kernel.pruner import prunable
 from lib.prune.schedule import Schedule
-from lib.rundir import SCHEMA, RunDir, place, write_json
+from lib.rundir import RunDir, place, write_json
 from lib.spec import RunSpec
+from lib.world import join
 
 NO_PRUNING = Schedule((), 0, 0, 0)
 # Taken when the code is imported: a run that is forked later trains with this code, whatever has been edited since.
@@ -39,26 +40,37 @@ class Diverged(Exception):
 class Trainer:
     """One run: everything is made in the constructor's order, from the run's own config."""
 
-    def __init__(self, task, spec: RunSpec, config: Config, rundir: RunDir, monitor: Monitor):
+    def __init__(self, task, spec: RunSpec, config: Config, rundir: RunDir, monitor: Monitor, world=None):
         self.step, self.early, self.stopped = 0, [], None
         self.task, self.spec, self.config, self.rundir, self.monitor = task, spec, config, rundir, monitor
         self.training = config.read(hyper.Training)
+        self.world = world = world or join(self.training)
         self.recipe = hyper.read_recipe(config, spec.model)
-        torch.set_num_threads(self.training.num_threads or provenance.cores())
+        torch.set_num_threads(max(1, (self.training.num_threads or provenance.cores()) // world.size))
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-        self.device = build.device(self.training.device)
+        self.device, self.threads, self.provenance = world.device, torch.get_num_threads(), PROVENANCE
+        gpu = self.device.type == "cuda"
+        self.device_name = torch.cuda.get_device_name() if gpu else provenance.cpu_name() or platform.processor()
         half = self.training.precision == "bf16"
         self.autocast = functools.partial(torch.autocast, self.device.type, torch.bfloat16, half)
         full = self.training.full_train
         self.recipe, self.batching = build.cut(task, spec.dataset, self.recipe, self.training, self.device)
-        self.data = task.load(spec.dataset, self.recipe, place(config["DATA_DIR"]), self.device, full)
+        self.data = task.load(spec.dataset, self.recipe, place(config["DATA_DIR"]), self.device, full, world.share)
         samples = DATASETS[spec.dataset].train_samples(full)
         self.length = hyper.length(self.recipe, self.training.max_iters, samples)
         self.order = torch.Generator()
         self.model = build.model(task, spec, self.recipe, self.device)
-        self.weights = prunable(self.model)
-        self.optimizer, self.peak_lr, self.lr_schedule = build.optimizer(self.model, spec, config, self.recipe)
+        blocks = task.blocks(self.model) if self.training.sharding == "full" else []
+        self.parallel = parallel.make(self.model, world, blocks, self.training.compile == "yes")
+        named = self.parallel.parameters()
+        self.optimizer, self.peak_lr, self.lr_schedule = build.optimizer(named, spec, config, self.recipe)
+        self.weights = self.parallel.prunable()
+        if not self.parallel.replicated:
+            self.optimizer.group = self.parallel.group
+        self.checkpoints = Checkpoints(world, self.parallel)
         self.pruner, self.schedule = self._prune()
+        mine = torch.tensor(sum(p.numel() for _, p in self.weights))
+        self.prunable = int(self.parallel.group.sum(mine))
         self.epochs, self.best = [], None
 
     def _prune(self):
@@ -66,7 +78,7 @@ class Trainer:
         plan = build.pruning(self.spec, self.config, self.length)
         if plan is None:
             return None, NO_PRUNING
-        plan = dataclasses.replace(plan, record=self._noted)
+        plan = dataclasses.replace(plan, record=self._noted, group=self.parallel.group)
         pruner = PRUNERS[self.spec.pruning_method].build(self.weights, plan)
         self.weights = pruner.weights
         pruner.attach(self.optimizer)
@@ -79,39 +91,29 @@ class Trainer:
     def run(self) -> str:
         """Train, evaluate, test, and write it all down; the status, "done" or "diverged"."""
         started = time.perf_counter()
-        self._record(self._start())
+        self._record(record.start(self))
         for event in self.early:
             self._record(event)
         self.early = None
-        status, why = "done", None
+        status, why, short = "done", None, False
         try:
             self.lr_warmup = hyper.warmup_steps(self.spec.model, self.recipe, self.length)
             while self.step < self.length.steps and not self.stopped:
                 self._epoch(started)
         except Diverged as e:
             status, why = "diverged", str(e)
+        except torch.OutOfMemoryError:  # what it holds is free only outside of this clause
+            short = True
+        if short:
+            raise InputError(fit.too_small(self))
         tests = {**self._test(), **self._shown()} if status == "done" else {}
         self.monitor.phase("finish")
         elapsed = time.perf_counter() - started
         self._record({"event": "end", "status": status, "step": self.step, "elapsed_s": elapsed})
         self.monitor.stop()
-        write_json(self.rundir.summary, record.finite(self._summary(status, why, elapsed, tests)))
+        if self.world.leader:
+            write_json(self.rundir.summary, record.finite(record.summary(self, status, why, elapsed, tests)))
         return status
-
-    def _start(self) -> dict:
-        s = self.schedule
-        return {
-            "event": "start",
-            "steps": self.length.steps,
-            "steps_per_epoch": self.length.steps_per_epoch,
-            "evaluations": self.length.evaluations,
-            "scale": self.length.scale,
-            "batching": self.batching,
-            "device": str(self.device),
-            "prunable": sum(p.numel() for _, p in self.weights),
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "pruning": {"warmup": s.warmup, "ramp_end": s.ramp_end, "frequency": s.frequency, "events": len(s.events)},
-        }
 
     def _epoch(self, started: float) -> None:
         epoch = len(self.epochs) + 1
@@ -154,7 +156,7 @@ class Trainer:
     def _late(self, running: float = 0.0) -> bool:
         """Whether MAX_TIME is over, with this epoch running for so many seconds."""
         most = self.training.max_time
-        return bool(most) and sum(r["train_s"] for r in self.epochs) + running >= most
+        return bool(most) and self.world.leaders(sum(r["train_s"] for r in self.epochs) + running >= most)
 
     def _train(self, epoch: int, begun: float) -> float:
         """One epoch, or what is left of the run; its mean loss, fetched once, at the end. A step whose loss is not
@@ -170,7 +172,7 @@ class Trainer:
             )
             for group in self.optimizer.param_groups:
                 group["lr"] = self.peak_lr * factor
-            loss = self._gradients(batch)
+            loss = self.gradients(batch)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             total += loss.nan_to_num(0.0, 0.0, 0.0)
@@ -181,19 +183,22 @@ class Trainer:
                 )
         if self.pruner and self.step == self.length.steps:
             self.pruner.finish()
-        total, counted = torch.stack([total, counted]).tolist()
+        total, counted = self.world.add(torch.stack([total, counted])).tolist()
         return total / counted if counted else math.nan
 
-    def _gradients(self, batch: tuple) -> torch.Tensor:
+    def gradients(self, batch: tuple) -> torch.Tensor:
         """Those of the batch's mean loss, which is returned; in as many goes as MICRO_BATCH asks for."""
         size = len(batch[0])
-        parts = zip(*(t.split(self.recipe.micro_batch or size) for t in batch), strict=True)
+        parts = list(zip(*(t.split(self.recipe.micro_batch or size) for t in batch), strict=True))
         whole = torch.zeros((), device=self.device)
-        for part in parts:
-            with self.autocast():
-                loss = self.task.loss(self.model, part, self.recipe.label_smoothing) * (len(part[0]) / size)
-            loss.backward()
+        for i, part in enumerate(parts):
+            with self.parallel.quiet(last=i == len(parts) - 1):
+                with self.autocast():
+                    loss = self.task.loss(self.parallel.network, part, self.recipe.label_smoothing)
+                    loss = loss * (len(part[0]) / size)
+                loss.backward()
             whole += loss.detach()
+        self.parallel.collect()
         return whole
 
     def _evaluate(self) -> dict:
@@ -209,7 +214,7 @@ class Trainer:
 
     def _scores(self, split):
         with self.autocast():
-            return self.task.evaluate(self.model, split, self.recipe)
+            return self.task.evaluate(self.model, split, self.recipe, self.world.add)
 
     def _memory(self) -> dict | None:
         if self.device.type != "cuda":
@@ -232,7 +237,7 @@ class Trainer:
         though it stays 0 where no gradient comes."""
         grows = self.pruner is not None and self.pruner.reversible
         zeros = sum(int(((p == 0) & self.pruner.mask.pruned(p) if grows else p == 0).sum()) for _, p in self.weights)
-        return zeros / sum(p.numel() for _, p in self.weights)
+        return self.parallel.group.sum(torch.tensor(zeros)).item() / self.prunable
 
     def _checkpoint(self, row: dict) -> None:
         """Last, complete; and best, only among evaluations at the final sparsity, by validation."""
@@ -243,17 +248,10 @@ class Trainer:
             and (self.best is None or self.good(row) > self.good(self.best))
         ):
             self.best = row
-            checkpoint.save(self.rundir.best, {"model": self.model.state_dict(), "epoch": row["epoch"]})
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "pruner": self.pruner.state_dict() if self.pruner else {},
-            "step": self.step,
-            "epoch": row["epoch"],
-            "best_epoch": self.best and self.best["epoch"],
-            "rng": torch.get_rng_state(),
-        }
-        checkpoint.save(self.rundir.last, state)
+            self.checkpoints.save_model(self.rundir.best, epoch=row["epoch"])
+        self.checkpoints.agree(self.step)
+        facts = {"step": self.step, "epoch": row["epoch"], "best_epoch": self.best and self.best["epoch"]}
+        self.checkpoints.save_all(self.rundir.last, self.optimizer, self.pruner, **facts, rng=torch.get_rng_state())
 
     def good(self, row: dict) -> float:
         """How good an evaluation is: what runs are compared by, higher is better."""
@@ -267,7 +265,7 @@ class Trainer:
         if self.best:
             best = last
             if self.best["step"] != self.step:
-                self.model.load_state_dict(checkpoint.load(self.rundir.best, self.device)["model"])
+                self.checkpoints.load_model(self.rundir.best)
                 best = self._scores(self.data.test)
             found |= {"test_accuracy_best": best.accuracy, "test_loss_best": best.loss}
         return found
@@ -275,63 +273,35 @@ class Trainer:
     def _shown(self) -> dict:
         """What else there is to say of the last weights."""
         if self.best and self.best["step"] != self.step:  # the best ones have just been tested
-            self.model.load_state_dict(checkpoint.load(self.rundir.last, self.device)["model"])
+            self.checkpoints.load_model(self.rundir.last)
         with self.autocast():
-            found = self.task.shown(self.model, self.data)
+            found = self.task.shown(self.model, self.data, self.world.add)
             if self.training.inference_test:
                 self.monitor.phase("inference")
                 found["inference"] = inference.measure(self.model, self.data.example, self.device)
         return found
 
-    def _summary(self, status: str, why: str | None, elapsed: float, tests: dict) -> dict:
-        prunable_ = sum(p.numel() for _, p in self.weights)
-        parameters = sum(p.numel() for p in self.model.parameters())
-        last = self.epochs[-1] if self.epochs else {}
-        achieved = last.get("sparsity") if self.pruner else 0.0
-        return {
-            "schema": SCHEMA,
-            "status": status,
-            "reason": why,
-            **self.spec.dict(),
-            "metric": self.task.metric,
-            "achieved_sparsity": achieved,
-            "achieved_sparsity_of_all": None if achieved is None else achieved * prunable_ / parameters,
-            **record.curve(self.epochs, self.best),
-            **record.BLANK,
-            **tests,
-            "stopped": self.stopped,
-            "steps": self.step,
-            "epochs": len(self.epochs),
-            "planned_steps": self.length.steps,
-            "skipped_steps": self.optimizer.skipped,
-            "batch_size": self.recipe.batch_size,
-            "model_parameters": parameters,
-            "prunable_parameters": prunable_,
-            "precision": "bf16" if self.training.precision == "bf16" else "fp32",
-            "data_hash": self.data.hash,
-            **self.data.facts,
-            "device": device_name(self.device),
-            "threads": torch.get_num_threads(),
-            "elapsed_s": elapsed,
-            "train_s": sum(r["train_s"] for r in self.epochs),
-            "provenance": PROVENANCE,
-        }
-
     def _record(self, row: dict) -> None:
         """One line of metrics.jsonl, and of the log where a person reads along."""
+        if not self.world.leader:
+            return
         with self.rundir.metrics.open("a") as f:
             f.write(json.dumps(record.finite(row)) + "\n")
         for line in record.said(self.spec.id, row):
             print(line, flush=True)
 
 
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name() if device.type == "cuda" else provenance.cpu_name() or platform.processor()
-
-
 def train(task, rundir: RunDir, config: Config, spec: RunSpec) -> str:
     """Train one run in its directory; its status. Raises what went wrong; the caller writes it down."""
-    rundir.clear()
-    with Monitor(config.read(MonitorOptions), rundir.monitor) as monitor:
-        monitor.phase("load")
-        return Trainer(task, spec, config, rundir, monitor).run()
+    here = join(config.read(hyper.Training))
+    try:
+        if here.leader:
+            rundir.clear()
+        options, pids = config.read(MonitorOptions), here.pids()
+        if not here.leader:
+            options = dataclasses.replace(options, monitor=False)
+        with Monitor(options, rundir.monitor, pids) as monitor:
+            monitor.phase("load")
+            return Trainer(task, spec, config, rundir, monitor, here).run()
+    finally:
+        here.leave()

@@ -16,8 +16,22 @@ from lib.rundir import ROOT
 LAYERS = [
     {"registry", "config"},
     {"kconfig", "provenance", "optim", "prune", "data", "monitor", "executor"},
-    {"spec", "matrix", "cli", "hyper", "batching", "rundir", "checkpoint", "overrides"},
-    {"task", "language", "build", "inference", "trainer", "record", "results", "remarks", "progress", "audit"},
+    {"spec", "matrix", "cli", "hyper", "batching", "rundir", "checkpoint", "overrides", "launch", "resolve", "peak"},
+    {
+        "task",
+        "language",
+        "build",
+        "fit",
+        "world",
+        "parallel",
+        "inference",
+        "trainer",
+        "record",
+        "results",
+        "remarks",
+        "progress",
+        "audit",
+    },
     {"main", "report", "figure", "runner"},
 ]
 LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
@@ -31,6 +45,7 @@ LIB = [f for f in FILES if f.startswith("lib/")]
 # Where torch may stand: tensor code, the loop, the models, and a process of its own that nothing imports.
 TORCH = ("lib/optim/kernel/", "lib/prune/kernel/", "lib/data/kernel/", "lib/executor/preload.py")
 TORCH += ("lib/task.py", "lib/language.py", "lib/build.py", "lib/inference.py", "lib/trainer.py")
+TORCH += ("lib/world.py", "lib/parallel.py", "lib/fit.py")
 TORCH += ("lib/checkpoint.py", "scripts/bench_core.py", *(f"{m}/" for m in MODELS))
 # Each foreign package and its one home. numpy is the exception: data sets, their joining in the task, figures, and the
 # histograms of the selection.

@@ -55,6 +55,8 @@ CHOICES = {
     "DEVICE": ["auto", "cpu", "cuda"],
     "UPDATE": ["auto", "eager", "compiled"],
     "PRECISION": ["auto", "fp32", "bf16"],
+    "COMPILE": ["auto", "yes", "no"],
+    "SHARDING": ["auto", "none", "full"],
     **{f"{m.upper()}_LR_SCHEDULE": ["cosine", "constant"] for m in MODELS},
     **{f"{m.upper()}_STEM": ["auto", "cifar", "imagenet"] for m in MODELS if m.startswith("resnet")},
     "GPT2_SIZE": ["tiny", "124m", "350m", "774m", "1558m"],
@@ -167,7 +169,7 @@ def test_no_symbol_that_nobody_reads(tree):
     read |= {s.name for m in MODELS for s in members(tree, f"{m.upper()}_DATASET")}
     read |= {s.name for s in members(tree, "GRAPH")}  # lib/figure
     read |= {"TARGET_SPARSITY"}  # lib/matrix.py
-    read |= {f"{m.upper()}_{fact}" for m in MODELS for fact in ("MFLOP", "PARAMETERS")}  # lib/runner.py
+    read |= {f"{m.upper()}_{fact}" for m in MODELS for fact in ("MFLOP", "PARAMETERS", "SPREADS")}  # lib/runner.py
     assert {s.name for s in tree.unique_defined_syms} - read == set()
 
 

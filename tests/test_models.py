@@ -80,6 +80,16 @@ def test_gpt2_is_hugging_faces():
         torch.testing.assert_close(ours(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-4)
 
 
+def test_gpt2s_arithmetic():
+    """PaLM's formula by hand, for the 124M: 6 N without positions, and 12 L H Q T."""
+    from gpt2.train import TASK
+
+    with torch.device("meta"):
+        model = gpt2.model.network("124m", 50304, 1024)
+    weights = 50304 * 768 + 12 * (12 * 768 * 768 + 13 * 768) + 2 * 768
+    assert TASK.flops_per_token(model) == 6 * weights + 12 * 12 * 768 * 1024
+
+
 def test_gpt2_sees_no_future():
     model, tokens = small_gpt2(), torch.randint(300, (1, 48))
     other = tokens.clone()

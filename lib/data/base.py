@@ -1,12 +1,33 @@
 """Records of data sets, and what every image set shares. numpy only; torch is in lib/data/kernel."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import lib.config
 from lib.registry import Registry
+
+
+@dataclass(frozen=True)
+class Share:
+    """What part of the data one of `size` processes takes: an equal part of every batch it trains on, and in an
+    evaluation every size-th batch."""
+
+    rank: int = 0
+    size: int = 1
+
+    def rows(self, n: int) -> slice:
+        """Of a batch of n; what does not divide is left out."""
+        each = n // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def turns(self, n: int) -> Iterator[tuple[int, bool]]:
+        """(which of n batches, whether it counts): as many turns for each process, for some models need them all at
+        once, so that at the end of the data a batch may be one that another process counts."""
+        for first in range(0, n, self.size):
+            i = first + self.rank
+            yield min(i, n - 1), i < n
 
 
 @dataclass(frozen=True)

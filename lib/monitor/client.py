@@ -19,13 +19,15 @@ class MonitorOptions:
 class Monitor:
     """A context manager; `phase("train")` marks what the run does from now on."""
 
-    def __init__(self, options: MonitorOptions, out: Path):
+    def __init__(self, options: MonitorOptions, out: Path, pids: list[int] | None = None):
+        """pids: the run's processes; this one alone where none are given."""
         self.options, self.out, self.process = options, out, None
+        self.pids = pids or [os.getpid()]
 
     def __enter__(self):
         if self.options.monitor:
-            command = [sys.executable, "-m", "lib.monitor.sampler", "--pid", str(os.getpid()), "--out", str(self.out)]
-            command += ["--interval", str(self.options.monitor_interval)]
+            command = [sys.executable, "-m", "lib.monitor.sampler", "--out", str(self.out)]
+            command += ["--interval", str(self.options.monitor_interval), "--pid", *map(str, self.pids)]
             self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True)
         return self
 

@@ -1,6 +1,6 @@
 """The sampler: a process beside a run that writes monitor.jsonl, append-only, whatever happens to the run.
 
-    python -m lib.monitor.sampler --pid PID --out FILE --interval 1.0
+    python -m lib.monitor.sampler --pid PID... --out FILE --interval 1.0
 
 The first line is a header (devices, totals, start). Then one line a sample: t, seconds since the start on a monotonic
 clock; phase, the run's last mark; devices, in the header's order. Marks arrive on standard input, a word a line, and
@@ -9,6 +9,7 @@ of the run: one last sample, then exit.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import select
@@ -23,19 +24,19 @@ SCHEMA = 1
 
 
 class Tree:
-    """The run's process and its descendants, but for this sampler."""
+    """The run's processes and their descendants, but for this sampler."""
 
-    def __init__(self, pid: int):
+    def __init__(self, roots: list[int]):
         import psutil
 
-        self.psutil, self.pid = psutil, pid
+        self.psutil, self.roots = psutil, roots
 
     def pids(self) -> set[int]:
-        try:
-            children = self.psutil.Process(self.pid).children(recursive=True)
-        except self.psutil.Error:
-            return set()
-        return {self.pid, *(c.pid for c in children)} - {os.getpid()}
+        found = set()
+        for pid in self.roots:
+            with contextlib.suppress(self.psutil.Error):
+                found |= {pid, *(c.pid for c in self.psutil.Process(pid).children(recursive=True))}
+        return found - {os.getpid()}
 
 
 def fields(sample) -> dict:
@@ -43,17 +44,17 @@ def fields(sample) -> dict:
     return {k: round(v, 1) for k, v in vars(sample).items() if v is not None}
 
 
-def run(pid: int, out: str, interval: float) -> None:
+def run(pids: list[int], out: str, interval: float) -> None:
     backends = [b for b in (BACKENDS[name] for name in BACKENDS) if b.probe()]
     devices = [(b, d) for b in backends for d in b.devices()]
-    tree, start, phase = Tree(pid), time.monotonic(), "start"
+    tree, start, phase = Tree(pids), time.monotonic(), "start"
     with Path(out).open("a", buffering=1) as file:
-        header = {"schema": SCHEMA, "pid": pid, "interval_s": interval, "started": time.time()}
+        header = {"schema": SCHEMA, "pid": pids[0], "interval_s": interval, "started": time.time()}
         file.write(json.dumps({**header, "devices": [vars(d) for _, d in devices]}) + "\n")
 
         def sample():
-            pids = tree.pids()
-            readings = [fields(b.sample(d, pids)) for b, d in devices]
+            own = tree.pids()
+            readings = [fields(b.sample(d, own)) for b, d in devices]
             line = {"t": round(time.monotonic() - start, 3), "phase": phase, "devices": readings}
             file.write(json.dumps(line, separators=(",", ":")) + "\n")
 
@@ -79,7 +80,7 @@ def run(pid: int, out: str, interval: float) -> None:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the run's to handle; its end ends this process
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--pid", type=int, required=True)
+    parser.add_argument("--pid", type=int, nargs="+", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--interval", type=float, default=1.0)
     args = parser.parse_args()

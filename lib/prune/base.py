@@ -44,6 +44,7 @@ class Method:
     has_variant: whether it is multiplied by ADAMWPRUNE_VARIANT_*.
     schedule: the shape of its ramp where that is part of the method; "" is PRUNING_SCHEDULE_*.
     distributions: those it can take, the first in the place of global; None is any.
+    whole_layers: whether it needs them, so that processes cannot each have a part of a weight.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Method:
     has_variant: bool = False
     schedule: str = ""
     distributions: tuple[str, ...] | None = None
+    whole_layers: bool = False
 
     @property
     def sparse(self) -> bool:

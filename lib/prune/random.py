@@ -14,4 +14,4 @@ def build(weights, plan):
     return Pruner(weights, plan, lambda name, p, rows: uniform(plan.seed, place[name], p, rows))
 
 
-PRUNERS.add("random", Method("random", build))
+PRUNERS.add("random", Method("random", build, whole_layers=True))

@@ -9,4 +9,7 @@ def build(weights, plan):
     return RigL(weights, plan)
 
 
-PRUNERS.add("rigl", Method("rigl", build, reversible=True, schedule="constant", distributions=("erk", "uniform")))
+PRUNERS.add(
+    "rigl",
+    Method("rigl", build, reversible=True, schedule="constant", distributions=("erk", "uniform"), whole_layers=True),
+)

@@ -9,4 +9,7 @@ def build(weights, plan):
     return SET(weights, plan)
 
 
-PRUNERS.add("set", Method("set", build, reversible=True, schedule="constant", distributions=("erk", "uniform")))
+PRUNERS.add(
+    "set",
+    Method("set", build, reversible=True, schedule="constant", distributions=("erk", "uniform"), whole_layers=True),
+)

@@ -44,10 +44,10 @@ class Task(Like):
     def __init__(self, model):
         self.task = importlib.import_module(f"{model}.train").TASK
 
-    def evaluate(self, model, split, recipe):
+    def evaluate(self, model, split, recipe, add):
         return Scores(1.0, 50.0 if self.task.metric == "accuracy" else None)
 
-    def shown(self, model, data):
+    def shown(self, model, data, add):
         return {}
 
 

@@ -15,9 +15,9 @@ class Worse(Like):
     def __init__(self, best):
         self.best, self.count = best, 0
 
-    def evaluate(self, model, split, recipe):
+    def evaluate(self, model, split, recipe, add):
         self.count += 1
-        found = self.task.evaluate(model, split, recipe)
+        found = self.task.evaluate(model, split, recipe, add)
         return type(found)(found.loss, 50.0 - abs(self.count - self.best))
 
 
@@ -101,7 +101,7 @@ def test_goes_of_gradients_are_one_batch(tmp_path):
         def model(self, dataset, recipe):
             return nn.Sequential(nn.Flatten(), nn.Linear(1024, 32), nn.ReLU(), nn.Linear(32, 10))
 
-        def batching(self, dataset, recipe, gib):
+        def batching(self, dataset, recipe, gib, devices):
             from lib.batching import cut
 
             return cut(recipe.batch_size, self.fits, 1, "")

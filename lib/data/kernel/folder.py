@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lib.data.base import Folders
+from lib.data.base import Folders, Share
 
 SIDE, LARGER = 224, 256  # of what a network sees; of an image's shorter side where the middle is taken of it
 WORKERS = 8  # at most
+WHOLE = Share()
+NONE = -100  # the label that cross-entropy passes over
 
 
 class Files(Dataset):
@@ -55,11 +57,11 @@ class Files(Dataset):
 class FolderImages:
     """One split. Batches are (x, y): float32 (B, 3, SIDE, SIDE), normalised, in channels_last, and int64 (B,).
 
-    damaged: the files that were no images so far.
+    damaged: the files that were no images so far, of this process's share.
     """
 
-    def __init__(self, samples: tuple, raw: Folders, device: torch.device, augment: bool = False):
-        self.samples, self.device, self.augment, self.damaged = samples, device, augment, set()
+    def __init__(self, samples: tuple, raw: Folders, device: torch.device, augment=False, share=WHOLE):
+        self.samples, self.device, self.augment, self.share, self.damaged = samples, device, augment, share, set()
         mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (raw.mean, raw.std))
         self.scale, self.shift = 1 / (255 * std), -mean / std
 
@@ -67,18 +69,27 @@ class FolderImages:
         return len(self.samples)
 
     def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Whole batches in an order drawn from `generator`, which also gives the seed of the augmentation."""
+        """This process's share of whole batches in an order drawn from `generator`, which also gives the augmentation's
+        seed."""
         order = torch.randperm(len(self), generator=generator).tolist()
         seed = int(torch.randint(1 << 48, (), generator=generator)) if self.augment else None
-        size = min(batch_size, len(self))
-        yield from self.batches([order[i * size : (i + 1) * size] for i in range(len(self) // size)], seed)
+        size, part = min(batch_size, len(self)), self.share.rows(min(batch_size, len(self)))
+        for x, y in self.batches([order[i * size : (i + 1) * size][part] for i in range(len(self) // size)], seed):
+            # A loss over no label is no number, so that a batch without one image is a step that changes nothing.
+            yield x, y if len(y) else torch.full((len(x),), NONE, device=self.device)
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image once, as it is evaluated."""
+        """Every image once, as it is evaluated, over all processes; a batch that another process counts has no labels
+        here."""
         every = list(range(len(self)))
-        yield from self.batches([every[i : i + batch_size] for i in range(0, len(every), batch_size)], None)
+        whole = [every[i : i + batch_size] for i in range(0, len(every), batch_size)]
+        turns = list(self.share.turns(len(whole)))
+        found = self.batches([whole[i] for i, _ in turns], None)
+        for (x, y), (_, counts) in zip(found, turns, strict=True):
+            yield x, y if counts else y[:0]
 
     def batches(self, indices: list[list[int]], seed: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """One for each list: its images and their labels. Where all its files are damaged, black ones and no label."""
         gpu = self.device.type == "cuda"
         workers = min(WORKERS, os.cpu_count() or 1, len(indices))
         files, own = Files(self.samples, seed), torch.Generator()  # or it would draw from the run's random numbers
@@ -87,10 +98,9 @@ class FolderImages:
             good = y >= 0
             if not bool(good.all()):
                 self.note([self.samples[i][0] for i in index[~good].tolist()])
-                x, y = x[good], y[good]
-            if len(y):
-                x = x.to(self.device, non_blocking=gpu).float().mul_(self.scale).add_(self.shift)
-                yield x.contiguous(memory_format=torch.channels_last), y.to(self.device, non_blocking=gpu)
+                x, y = x[good] if bool(good.any()) else x, y[good]
+            x = x.to(self.device, non_blocking=gpu).float().mul_(self.scale).add_(self.shift)
+            yield x.contiguous(memory_format=torch.channels_last), y.to(self.device, non_blocking=gpu)
 
     def note(self, paths: list) -> None:
         for path in paths:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib.data.base import Images
+from lib.data.base import Images, Share
 
+WHOLE = Share()
 PAD = 4  # pixels on each side, for the random crop (He et al. 2015, section 4.2)
 
 
@@ -16,10 +17,12 @@ class DeviceImages:
     where there is more than one channel, and int64 (B,). Grey images are repeated where more channels are asked for.
 
     augment: each image of an epoch is shifted by up to PAD pixels (what comes in is black) and mirrored or not.
+    share: what this process takes of it.
     """
 
-    def __init__(self, split: tuple, raw: Images, device: torch.device, channels: int = 1, augment: bool = False):
+    def __init__(self, split: tuple, raw: Images, device: torch.device, channels: int = 1, augment=False, share=WHOLE):
         images, labels = split
+        self.share = share
         self.images = torch.from_numpy(images).to(device)
         self.labels = torch.from_numpy(labels).to(device)
         self.channels, self.augment, self.side = channels, augment, self.images.shape[-1]
@@ -45,20 +48,22 @@ class DeviceImages:
         return torch.where(mirrored.view(-1, 1, 1, 1) == 1, x.flip(3), x)
 
     def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Whole batches in an order drawn from `generator` (a CPU one, so that every device sees the same order), and
-        augmentation drawn from it next, for every image at once, so that it does not depend on the batch size."""
+        """This process's share of whole batches in an order drawn from `generator` (a CPU one, so that every device
+        sees the same order), and augmentation drawn from it next, for every image at once, so that it does not depend
+        on the batch size."""
         order = torch.randperm(len(self), generator=generator).to(self.labels.device)
         if self.augment:
             drawn = [torch.randint(n, (len(self),), dtype=torch.uint8, generator=generator) for n in (9, 9, 2)]
             table = torch.stack(drawn, 1).to(self.labels.device)
         size = min(batch_size, len(self))
         for i in range(len(self) // size):
-            index = order[i * size : (i + 1) * size]
+            index = order[i * size : (i + 1) * size][self.share.rows(size)]
             x = self.crops(index, table) if self.augment else self.images[index]
             yield self.normalised(x), self.labels[index]
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image once, as it is."""
+        """Every image once, as it is, over all processes; a batch that another process counts has no labels here."""
         images = self.images[..., PAD:-PAD, PAD:-PAD] if self.augment else self.images
-        for i in range(0, len(self), batch_size):
-            yield self.normalised(images[i : i + batch_size]), self.labels[i : i + batch_size]
+        for i, counts in self.share.turns(-(-len(self) // batch_size)):
+            part = slice(i * batch_size, (i + 1) * batch_size)
+            yield self.normalised(images[part]), self.labels[part] if counts else self.labels[:0]

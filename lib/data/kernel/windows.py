@@ -6,19 +6,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.data.base import Share
+
+WHOLE = Share()
 RESIDENT = 1 << 28  # tokens up to which a stream is held on the device, as int32: 1 GiB
 
 
 class Windows:
-    """One split, as windows of `block` tokens and the tokens that follow them: int64 (B, block), twice.
+    """One split, a numpy array of tokens, as windows of `block` tokens and the tokens that follow them: int64
+    (B, block), twice. share: what this process takes of it.
 
     Raises ValueError where the stream is shorter than one window, or holds a token that the vocabulary has not.
     """
 
-    def __init__(self, stream: np.ndarray, block: int, device: torch.device, vocabulary: int, name: str = "a split"):
+    def __init__(self, stream, block: int, device: torch.device, vocabulary: int, name="a split", share=WHOLE):
         if len(stream) <= block:
             raise ValueError(f"{name} has {len(stream)} tokens, and one sample takes {block + 1}")
-        self.block, self.device, self.count = block, device, len(stream)
+        self.block, self.device, self.count, self.share = block, device, len(stream), share
         self.stream = stream
         if len(stream) <= RESIDENT:
             self.stream = torch.from_numpy(stream.astype(np.int32)).to(device)
@@ -43,14 +47,16 @@ class Windows:
         return found[:, :-1], found[:, 1:]
 
     def epoch(self, batches: int, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """`batches` batches of windows that begin anywhere, drawn from `generator`."""
+        """This process's share of `batches` batches of windows that begin anywhere, drawn from `generator`."""
         starts = torch.randint(self.count - self.block, (batches, batch_size), generator=generator)
         for row in starts:
-            yield self.take(row)
+            yield self.take(row[self.share.rows(batch_size)])
 
     def in_order(self, batch_size: int, most: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Windows side by side, all of them or the first `most`."""
+        """Windows side by side, all of them or the first `most`, over all processes; a batch that another process
+        counts has no targets here."""
         n = min(len(self), most or len(self))
-        starts = torch.arange(n) * self.block
-        for part in starts.split(batch_size):
-            yield self.take(part)
+        parts = (torch.arange(n) * self.block).split(batch_size)
+        for i, counts in self.share.turns(len(parts)):
+            x, y = self.take(parts[i])
+            yield x, y if counts else y[:0]

@@ -16,6 +16,8 @@ class Base(torch.optim.Optimizer):
     holds_masks: whether the optimizer can tell a pruned weight by its own state, so that no such tensor is needed.
     on_gradients: called with no argument when the gradients are known to be finite and are still dense.
     on_updated: called with no argument after the weights have moved.
+    group: None; or, where several processes each hold a part of every tensor, what adds up a tensor over them: then
+    norm, clip and finite check are those of the whole.
     Counters, in every parameter group and so in state_dict: `step` (updates made), `calls` (of step()), `skipped`
     (calls whose gradients were not finite: nothing changed), `skipped_in_a_row`.
 
@@ -24,6 +26,7 @@ class Base(torch.optim.Optimizer):
     """
 
     holds_masks = False
+    group = None
 
     def __init__(self, groups: list[dict], defaults: dict, clip_norm: float = 0.0):
         counters = {"step": 0, "calls": 0, "skipped": 0, "skipped_in_a_row": 0}
@@ -86,14 +89,14 @@ class Base(torch.optim.Optimizer):
         params = [p for _, ps in held for p in ps]
         norm, reads_dense = None, bool(self.on_gradients)
         if reads_dense:
-            if not self._count(finite(params, total(self.norms(params, dense=True)))):
+            if not self._count(self._finite(params, self._whole(self.norms(params, dense=True)))):
                 return loss
             for hook in self.on_gradients:
                 hook()
         self.mask_gradients(self.masked_beforehand(params))
         if params and (self.param_groups[0]["clip_norm"] or not reads_dense):
-            norm = total(self.norms(params))
-        if not reads_dense and not self._count(norm is None or finite(params, norm)):
+            norm = self._whole(self.norms(params))
+        if not reads_dense and not self._count(norm is None or self._finite(params, norm)):
             return loss
         clip = self._clip(params, norm)
         self.begin()
@@ -129,6 +132,16 @@ class Base(torch.optim.Optimizer):
             g["skipped_in_a_row"] = 0 if good else g["skipped_in_a_row"] + 1
         return good
 
+    def _whole(self, norms: list[Tensor]) -> Tensor:
+        """One norm out of those of all parameters, and of all processes that hold parts of them."""
+        norm = total(norms)
+        return norm if self.group is None else self.group.sum(norm.double().square()).sqrt()
+
+    def _finite(self, params: list[Tensor], norm: Tensor) -> bool:
+        if self.group is None or norm.isfinite():
+            return finite(params, norm)
+        return int(self.group.sum(torch.tensor(int(finite(params, norm))))) == int(self.group.sum(torch.tensor(1)))
+
     def _clip(self, params: list[Tensor], norm: Tensor | None) -> Tensor | None:
         """The factor on all gradients that brings their global norm to at most clip_norm, as in torch's
         clip_grad_norm_."""
@@ -137,7 +150,7 @@ class Base(torch.optim.Optimizer):
             return None
         if not norm.isfinite():  # finite gradients whose squares overflow
             self.mask_gradients(params)
-            norm = torch.stack([p.grad.double().norm() for p in params]).norm()
+            norm = self._whole([p.grad.double().norm() for p in params])
         return (most / (norm + 1e-6)).clamp(max=1.0).float()
 
 

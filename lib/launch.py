@@ -1,0 +1,38 @@
+"""One run in several processes: torchrun starts them, and each comes back to the same train.py with its place."""
+
+import os
+import signal
+import subprocess
+import sys
+
+from lib import ROOT
+from lib.config import Config
+from lib.hyper import Training
+from lib.rundir import RunDir
+from lib.spec import RunSpec
+
+STARTED = "LOCAL_WORLD_SIZE"  # what torchrun tells the processes that it starts
+GRACE_S = 15.0  # what interrupted processes have to put their papers in order
+
+
+def devices(config: Config) -> int:
+    """Processes that are still to be started for a run: 0 where this is one of them, or the only one."""
+    wanted = config.read(Training).ddp_num_gpus
+    return 0 if wanted == 1 or STARTED in os.environ else wanted
+
+
+def together(run: RunDir, spec: RunSpec, count: int) -> int:
+    """Run it in `count` processes; the exit status of train.py. An interrupt reaches them all, and is waited out."""
+    train = str(ROOT / spec.model / "train.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    env = {"OMP_NUM_THREADS": "1", **os.environ}  # each process takes its share of NUM_THREADS later
+    process = subprocess.Popen([*command, "--", train, "--run", str(run.path)], env=env)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise
