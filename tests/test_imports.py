@@ -46,7 +46,13 @@ LIB = [f for f in FILES if f.startswith("lib/")]
 TORCH = ("lib/optim/kernel/", "lib/prune/kernel/", "lib/data/kernel/", "lib/executor/preload.py")
 TORCH += ("lib/task.py", "lib/language.py", "lib/build.py", "lib/inference.py", "lib/trainer.py")
 TORCH += ("lib/world.py", "lib/parallel.py", "lib/fit.py")
-TORCH += ("lib/checkpoint.py", "scripts/bench_core.py", *(f"{m}/" for m in MODELS))
+TORCH += (
+    "lib/checkpoint.py",
+    "scripts/bench_core.py",
+    "scripts/bench_models.py",
+    "scripts/bench_reference.py",
+    *(f"{m}/" for m in MODELS),
+)
 # Each foreign package and its one home. numpy is the exception: data sets, their joining in the task, figures, and the
 # histograms of the selection.
 FOREIGN = {
@@ -58,14 +64,14 @@ FOREIGN = {
     "psutil": ("lib/monitor/",),
     "tqdm": ("lib/progress.py", "lib/data/"),
     "sklearn": ("lib/data/",),
-    "torchvision": ("lib/data/", "scripts/bench_core.py", *(f"{m}/" for m in MODELS)),
+    "torchvision": ("lib/data/", "scripts/bench_core.py", "scripts/bench_reference.py", *(f"{m}/" for m in MODELS)),
     "tiktoken": ("lib/data/",),
     "datasets": ("lib/data/",),
-    "PIL": ("lib/data/",),
+    "PIL": ("lib/data/", "scripts/bench_reference.py"),
     "tiktoken_ext": ("lib/data/",),
     "scipy": ("lib/results.py",),
     "jinja2": ("lib/report.py",),
-    "numpy": ("lib/data/", "lib/task.py", "lib/figure/", "lib/prune/kernel/"),
+    "numpy": ("scripts/bench_", "lib/data/", "lib/task.py", "lib/figure/", "lib/prune/kernel/"),
 }
 
 
