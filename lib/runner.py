@@ -22,7 +22,8 @@ from lib.rundir import ROOT, RunDir, checked, locked, new_root, newest, place
 from lib.spec import RunSpec
 
 # What every run imports, and a data set's own; a fork inherits them.
-IMPORTS = ("torch", "torch._dynamo", "lib.main", "lib.runner", "lib.trainer", "lib.task")
+IMPORTS = ("torch", "lib.main", "lib.runner", "lib.trainer", "lib.task")
+COMPILER_OF_TORCH = "torch._dynamo"  # over a second to import
 GFLOPS = 6.0  # training arithmetic a core does a second on small images: a guess until runs are recorded
 
 
@@ -214,6 +215,8 @@ def jobs(root: Path, todo: list[RunDir]) -> tuple[list[Job], tuple[str, ...]]:
         for d in todo
     ]
     imports = [*IMPORTS, *(m for s in plan.specs for m in DATASETS[s.dataset].imports)]
+    if any(c["UPDATE_COMPILED"] == "y" or c["COMPILE_YES"] == "y" for c in (Config.load(d.config) for d in todo)):
+        imports.append(COMPILER_OF_TORCH)
     return found, tuple(dict.fromkeys(imports))
 
 

@@ -52,9 +52,13 @@ def bench(path: Path) -> str:
     lines += ["| measure | against | ratio, minimum | median | n | reach |", "|---|---|---:|---:|---:|---:|"]
     for r in data["rows"]:
         median = f"{r['median']:.3f}" if "median" in r else ""
-        cells = [r["measure"], r["reference"], f"{r['value']:.3f}", median, str(r.get("n", 1)), f"<= {r['reach']:g}"]
+        cells = [r["measure"], r["reference"], f"{r['value']:.3f}", median, str(r.get("n", 1)), reach(r)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def reach(row: dict) -> str:
+    return "" if row["reach"] is None else f"<= {row['reach']:.3g}"
 
 
 def overlaps(path: Path) -> str:

@@ -1,6 +1,7 @@
 """What every optimizer here does in `step()`, in this order: finite check, hooks on the dense gradients, pruned
 gradients to 0, norm, clip, update, hooks on the updated weights. The training loop calls `step()` and nothing else."""
 
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -55,6 +56,11 @@ class Base(torch.optim.Optimizer):
     def skipped_in_a_row(self) -> int:
         return self.param_groups[0]["skipped_in_a_row"]
 
+    # torch's own import its compiler at their first call, to keep it out: over a second that most runs do not need.
+    zero_grad, add_param_group, state_dict = (
+        inspect.unwrap(getattr(torch.optim.Optimizer, name)) for name in ("zero_grad", "add_param_group", "state_dict")
+    )
+
     def update(self, group: dict, params: list[Tensor], clip: Tensor | None) -> None:
         """Move `params` along their gradients times `clip`, a 0-dim tensor (None: 1); group["step"] already counts this
         update."""
@@ -73,7 +79,7 @@ class Base(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict) -> None:
         """As torch's, but what is remembered keeps its dtype: torch casts it to the weight's, and a bf16 second moment
         never decays."""
-        super().load_state_dict(state_dict)
+        inspect.unwrap(torch.optim.Optimizer.load_state_dict)(self, state_dict)
         params = [p for group in self.param_groups for p in group["params"]]
         for i, saved in state_dict["state"].items():
             here = params[i].device
