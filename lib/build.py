@@ -28,6 +28,18 @@ def device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def allocated(device: torch.device) -> dict | None:
+    """MiB that torch holds on a GPU; None on a CPU, where it does not count."""
+    if device.type != "cuda":
+        return None
+    mib = 1024 * 1024
+    return {
+        "allocated": torch.cuda.memory_allocated() / mib,
+        "reserved": torch.cuda.memory_reserved() / mib,
+        "peak": torch.cuda.max_memory_allocated() / mib,
+    }
+
+
 def cut(task, dataset: str, recipe: Recipe, training: Training, device: torch.device) -> tuple[Recipe, dict | None]:
     """The recipe with what CONFIG_HYPER_PARAM_AUTO chose for these devices, and the choice; None where it is off."""
     if not training.hyper_param_auto:

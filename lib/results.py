@@ -19,7 +19,7 @@ from lib.record import perplexity
 from lib.rundir import SCHEMA, RunDir, checked
 from lib.spec import RunSpec
 
-TRAINING = ("train",)  # the monitor's phases that memory is measured over
+TRAINING, INFERENCE = ("train",), ("inference",)  # the monitor's phases that memory is measured over
 HOST = "host process RSS"
 VENDORS = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel"}
 
@@ -136,18 +136,29 @@ def measured(run: Run) -> dict:
     i = source_index(header.get("devices", []), samples)
     readings = run.memory()
     following = [t for t, _, _ in readings[1:]] + [t for t, _, _ in readings[-1:]]
-    training = [
-        (mib, max(end - t, 1e-3)) for (t, phase, mib), end in zip(readings, following, strict=True) if phase in TRAINING
-    ]
+
+    def during(phases) -> list[tuple[float, float]]:
+        """(MiB, seconds)"""
+        spans = zip(readings, following, strict=True)
+        return [(mib, max(end - t, 1e-3)) for (t, phase, mib), end in spans if phase in phases]
+
+    training = during(TRAINING)
     if i is None or not training:
-        return {"gpu_memory_mean": None, "gpu_memory_max": None, "memory_source": None, "memory_samples": 0}
+        none = {"gpu_memory_mean": None, "gpu_memory_max": None, "inference_memory_mean": None}
+        return {**none, "memory_source": None, "memory_samples": 0}
     vendor = header["devices"][i]["vendor"]
     return {
-        "gpu_memory_mean": sum(mib * span for mib, span in training) / sum(span for _, span in training),
+        "gpu_memory_mean": mean(training),
         "gpu_memory_max": max(mib for mib, _ in training),
+        "inference_memory_mean": mean(during(INFERENCE)),
         "memory_source": HOST if vendor == "cpu" else f"{VENDORS.get(vendor, vendor)} process memory",
         "memory_samples": len(training),
     }
+
+
+def mean(spans: list[tuple[float, float]]) -> float | None:
+    """Of values over their seconds; None of nothing."""
+    return sum(v * s for v, s in spans) / sum(s for _, s in spans) if spans else None
 
 
 def load(root: Path) -> Results:

@@ -133,7 +133,7 @@ class Trainer:
             "skipped": self.optimizer.skipped,
             **self._evaluate(),
             "train_s": train_s,
-            "memory": self._memory(),
+            "memory": build.allocated(self.device),
             "elapsed_s": time.perf_counter() - started,
         }
         self.epochs.append(row)
@@ -216,16 +216,6 @@ class Trainer:
         with self.autocast():
             return self.task.evaluate(self.model, split, self.recipe, self.world.add)
 
-    def _memory(self) -> dict | None:
-        if self.device.type != "cuda":
-            return None
-        mib = 1024 * 1024
-        return {
-            "allocated": torch.cuda.memory_allocated() / mib,
-            "reserved": torch.cuda.memory_reserved() / mib,
-            "peak": torch.cuda.max_memory_allocated() / mib,
-        }
-
     def asked(self) -> float:
         """The sparsity that the events so far have asked for."""
         if self.pruner and self.pruner.finished:
@@ -277,6 +267,7 @@ class Trainer:
         with self.autocast():
             found = self.task.shown(self.model, self.data, self.world.add)
             if self.training.inference_test:
+                self.optimizer.state.clear()  # saved; who only asks a network has none
                 self.monitor.phase("inference")
                 found["inference"] = inference.measure(self.model, self.data.example, self.device)
         return found

@@ -32,6 +32,7 @@ PARTS = ("adamwprune_base", "adamwprune_variant")  # what a run may be told apar
 MISSING = {
     "gpu_memory_mean": "no memory was recorded over the training phase of any run",
     "test_accuracy_last": "no run has a test accuracy",
+    "inference_memory_mean": "no run has measured inference: INFERENCE_TEST=y",
     "test_perplexity_last": "no run has a test perplexity",
 }
 PROCESS = "Memory is the whole process, interpreter and libraries included: small differences do not tell methods apart"
