@@ -5,18 +5,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib.data.base import Images
+from lib.data.base import Images, Share
 from lib.data.kernel.loader import PAD, DeviceImages
 
 CPU = torch.device("cpu")
 N = 37
 
 
-def images(channels=3, side=32, augment=True, wanted=3):
+def images(channels=3, side=32, augment=True, wanted=3, share=Share()):  # noqa: B008
     r = np.random.RandomState(0)
     split = r.randint(0, 256, (N, channels, side, side)).astype(np.uint8), np.arange(N)
     raw = Images(split, split, split, (0.5,) * channels, (0.25,) * channels, "")
-    return DeviceImages(split, raw, CPU, wanted, augment)
+    return DeviceImages(split, raw, CPU, wanted, augment, share)
 
 
 def epoch(data, batch, seed=0):
@@ -78,3 +78,19 @@ def test_colour_is_channels_last_and_grey_is_not():
     assert x.is_contiguous(memory_format=torch.channels_last)
     x, _ = next(iter(images(channels=1, augment=False, wanted=1).epoch(8, torch.Generator())))
     assert x.is_contiguous()
+
+
+def test_shares_of_processes_are_the_whole_batch():
+    """Augmented as in one process; and in an evaluation each image is counted once."""
+
+    def drawn(share):
+        return list(images(share=share).epoch(12, torch.Generator().manual_seed(1)))
+
+    whole, parts = drawn(Share()), [drawn(Share(rank, 3)) for rank in range(3)]
+    for i, (x, y) in enumerate(whole):
+        assert torch.equal(x, torch.cat([p[i][0] for p in parts]))
+        assert torch.equal(y, torch.cat([p[i][1] for p in parts]))
+    seen = [list(images(share=Share(rank, 3)).in_order(10)) for rank in range(3)]
+    assert {len(s) for s in seen} == {2}
+    assert sorted(i for s in seen for _, y in s for i in y.tolist()) == list(range(N))
+    assert all(len(x) for s in seen for x, _ in s)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from lib.config import InputError
-from lib.data.base import DATASETS
+from lib.data.base import DATASETS, Share
 from lib.data.imagenet import MEAN, STD, folders
 from lib.data.kernel.folder import SIDE, FolderImages
 
@@ -103,3 +103,26 @@ def test_a_folder_that_is_not_imagenet(root):
         DATASETS["imagenet"].check(root)
     with pytest.raises(InputError, match="cannot be downloaded here"):
         DATASETS["imagenet"].download(root)
+
+
+def test_shares_of_processes_are_the_whole_batch(data):
+    def drawn(share):
+        made = FolderImages(data.train, data, CPU, augment=True, share=share)
+        return list(made.epoch(10, torch.Generator().manual_seed(1)))
+
+    whole, parts = drawn(Share()), [drawn(Share(rank, 2)) for rank in range(2)]
+    for i, (x, y) in enumerate(whole):
+        assert torch.equal(x, torch.cat([p[i][0] for p in parts]))
+        assert torch.equal(y, torch.cat([p[i][1] for p in parts]))
+    seen = [list(FolderImages(data.test, data, CPU, share=Share(rank, 2)).in_order(4)) for rank in range(2)]
+    assert [[len(y) for _, y in s] for s in seen] == [[4], [2]]
+
+
+def test_a_batch_of_damaged_files_is_a_step_that_changes_nothing(root):
+    """And not one step less: other processes would wait for it."""
+    for path in (root / "train").rglob("*.JPEG"):
+        path.write_bytes(b"no image")
+    data = folders(root, 6)
+    for x, y in FolderImages(data.train, data, CPU, augment=True).epoch(10, torch.Generator()):
+        assert x.shape == (10, 3, SIDE, SIDE)
+        assert torch.nn.functional.cross_entropy(torch.randn(10, 3), y).isnan()

@@ -1,14 +1,15 @@
 """Text: tokens that decode to what was read, splits, and windows out of a stream."""
 
 import json
+import time
 
 import numpy as np
 import pytest
 import torch
 
 from lib.config import InputError
-from lib.data.base import DATASETS
-from lib.data.kernel.windows import Windows
+from lib.data.base import DATASETS, Share
+from lib.data.kernel.windows import Windows, ahead
 from lib.data.text import SPLITS, TextSet, tokenizer
 from lib.rundir import ROOT
 
@@ -140,10 +141,15 @@ def test_windows_side_by_side_cover_the_stream_once():
     assert sum(len(x) for x, _ in data.in_order(4, most=6)) == 6
 
 
-def test_samples_do_not_depend_on_how_the_batch_is_split():
-    whole = next(windows().epoch(1, 8, torch.Generator().manual_seed(3)))
-    again = next(windows().epoch(1, 8, torch.Generator().manual_seed(3)))
-    assert torch.equal(whole[0], again[0])
+def test_shares_of_processes_are_the_whole_batch():
+    def drawn(share):
+        made = Windows((np.arange(1000) % 251).astype(np.uint16), 16, CPU, 257, share=share)
+        return [x for x, _ in made.epoch(3, 8, torch.Generator().manual_seed(3))]
+
+    whole, parts = drawn(Share()), [drawn(Share(rank, 4)) for rank in range(4)]
+    for i, x in enumerate(whole):
+        assert torch.equal(x, torch.cat([p[i] for p in parts]))
+    assert not torch.equal(whole[0], whole[1])
 
 
 def test_a_stream_on_disk_is_read_as_the_one_in_memory(tmp_path, monkeypatch):
@@ -155,6 +161,30 @@ def test_a_stream_on_disk_is_read_as_the_one_in_memory(tmp_path, monkeypatch):
     lazy = Windows(np.memmap(tmp_path / "s.bin", np.uint16, "r"), 16, CPU, 257)
     for (a, _), (b, _) in zip(lazy.in_order(4), windows().in_order(4), strict=True):
         assert torch.equal(a, b)
+    drawn = [data.epoch(5, 3, torch.Generator().manual_seed(1)) for data in (lazy, windows())]
+    for (a, _), (b, _) in zip(*drawn, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_is_made_ahead_is_made_in_time_and_in_order():
+    """The next one is begun before the first is handed out, and no more than that; what fails, fails here."""
+    made = []
+
+    def source():
+        for i in range(4):
+            made.append(i)
+            yield i
+        raise OSError("the disk is gone")
+
+    found = ahead(source())
+    assert next(found) == 0
+    deadline = time.monotonic() + 10
+    while made != [0, 1] and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert made == [0, 1]
+    assert [next(found) for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(found)
 
 
 def test_streams_that_cannot_be_used():

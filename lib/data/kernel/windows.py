@@ -1,6 +1,7 @@
 """Token streams on a device: a batch is a gather of windows out of one memory-mapped stream."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -10,6 +11,15 @@ from lib.data.base import Share
 
 WHOLE = Share()
 RESIDENT = 1 << 28  # tokens up to which a stream is held on the device, as int32: 1 GiB
+
+
+def ahead(batches: Iterator) -> Iterator:
+    """The same, each made by a thread while the one before it is computed on."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
 
 
 class Windows:
@@ -49,8 +59,8 @@ class Windows:
     def epoch(self, batches: int, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of `batches` batches of windows that begin anywhere, drawn from `generator`."""
         starts = torch.randint(self.count - self.block, (batches, batch_size), generator=generator)
-        for row in starts:
-            yield self.take(row[self.share.rows(batch_size)])
+        batches = (self.take(row[self.share.rows(batch_size)]) for row in starts)
+        yield from batches if torch.is_tensor(self.stream) else ahead(batches)
 
     def in_order(self, batch_size: int, most: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Windows side by side, all of them or the first `most`, over all processes; a batch that another process
