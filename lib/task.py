@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lib import batching
 from lib.batching import Batching
-from lib.data.base import DATASETS, Folders, Share
+from lib.data.base import DATASETS, Folders, Share, check_labels
 from lib.data.kernel.folder import FolderImages
 from lib.data.kernel.loader import DeviceImages
 from lib.data.kernel.windows import Windows
@@ -94,6 +94,7 @@ class Classification:
 
     def load(self, dataset, recipe, data_dir, device, full_train, share=WHOLE):
         raw = DATASETS[dataset].load(data_dir)
+        check_labels(DATASETS[dataset], raw)
         augment = recipe.augment and DATASETS[dataset].augment
         train, validation = (raw.trainable(), None) if full_train else (raw.train, raw.validation)
 

@@ -7,6 +7,7 @@ and CIFAR-10, and on the embedded text. Writes bench_results/models.json; exits 
 """
 
 import argparse
+import importlib
 import statistics
 import subprocess
 import sys
@@ -17,10 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import bench_reference as reference  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from bench_core import row, turns  # noqa: E402
 
 from lib import kconfig, provenance  # noqa: E402
 from lib.config import Config  # noqa: E402
@@ -32,6 +31,8 @@ from lib.resolve import BF16, pinned, resolve  # noqa: E402
 from lib.rundir import ROOT, SCHEMA, RunDir, write_json  # noqa: E402
 from lib.task import Data  # noqa: E402
 from lib.trainer import Trainer  # noqa: E402
+from scripts import bench_reference as reference  # noqa: E402
+from scripts.bench_core import row, turns  # noqa: E402
 
 NATIVE = bool(BF16 & set(provenance.cpu_units()))
 GPU = torch.cuda.is_available()
@@ -97,20 +98,17 @@ def made(images: np.ndarray, labels: np.ndarray, pad: int) -> Images:
     return Images((x, labels), few, few, mean, std, "bench")
 
 
-def classifier(model: str, folder: Path, n: int, steps: int, batch: int, lines: dict, plain, transform) -> dict:
+def classifier(model: str, folder: Path, n: int, steps: int, batch: int, lines: dict, transform) -> dict:
     """Seconds of `steps` steps of ours and of the reference, in turns."""
-    import importlib
-
     task = importlib.import_module(f"{model}.train").TASK
     side, channels = (28, 1) if task.channels == 1 else (32, 3)
     images, labels = pictures(steps * batch, channels, side)
     run = trainer(Made(task, made(images, labels, (32 - side) // 2)), folder, lines)
     torch.manual_seed(0)
-    network = plain()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    smoothing = run.recipe.label_smoothing
+    plain = task.network(10, "cifar")
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     data = reference.Pictures(images, labels, transform)
-    other = reference.Images(data, batch, network, optimizer, run.device, smoothing)
+    other = reference.Images(data, batch, plain, optimizer, run.device, run.recipe.label_smoothing)
 
     def theirs():
         other.steps()
@@ -121,22 +119,17 @@ def classifier(model: str, folder: Path, n: int, steps: int, batch: int, lines: 
 
 
 def lenet5(n: int, folder: Path) -> Iterator[dict]:
-    from lenet5.model import LeNet5
-
     batch, steps, whole = 512, 24, 117
     lines = {"MODEL_LENET5": "y", "LENET5_DATASET_DIGITS": "y", "OPTIMIZER_SGD": "y", "LENET5_BATCH_SIZE": str(batch)}
-    times = classifier("lenet5", folder, n, steps, batch, lines, lambda: LeNet5(10), reference.mnist_transform())
+    times = classifier("lenet5", folder, n, steps, batch, lines, reference.mnist_transform())
     found = row("LeNet-5 epoch, MNIST-sized", "DataLoader, fp32", times, "ours", "theirs", 1 / (3 if NATIVE else 2.2))
     yield whole_epoch(found, steps, whole, times)
 
 
 def resnet18(n: int, folder: Path) -> Iterator[dict]:
-    from resnet18.model import network
-
     batch, steps, whole = 128, 40 if GPU else 1, 390
     lines = {"MODEL_RESNET18": "y", "RESNET18_DATASET_CIFAR10": "y", "OPTIMIZER_SGD": "y", "DATA_DIR": str(folder)}
-    plain, transform = (lambda: network(10, "cifar")), reference.cifar_transform()
-    times = classifier("resnet18", folder, n, steps, batch, lines, plain, transform)
+    times = classifier("resnet18", folder, n, steps, batch, lines, reference.cifar_transform())
     reach = 1 / 5 if GPU else 1 / 3 if NATIVE else None
     found = row("ResNet-18 epoch, CIFAR-sized", "DataLoader, fp32, NCHW", times, "ours", "theirs", reach)
     yield whole_epoch(found, steps, whole, times)
@@ -154,9 +147,7 @@ def whole_epoch(found: dict, steps: int, whole: int, times: dict) -> dict:
 
 
 def gpt2(n: int, folder: Path) -> Iterator[dict]:
-    from gpt2.model import SIZES
-    from gpt2.train import TASK
-
+    task, sizes = (importlib.import_module(f"gpt2.{m}") for m in ("train", "model"))
     size, steps, batch, micro = ("124m", 4, 64, 16) if GPU else ("tiny", 4, 16, 16)
     lines = {
         "MODEL_GPT2": "y",
@@ -170,8 +161,8 @@ def gpt2(n: int, folder: Path) -> Iterator[dict]:
         "GPT2_EVAL_INTERVAL": str(steps),
         "MAX_ITERS": "10000",
     }
-    run = trainer(TASK, folder, lines)
-    shape, vocabulary = SIZES[size], run.model.transformer["wte"].weight.shape[0]
+    run = trainer(task.TASK, folder, lines)
+    shape, vocabulary = sizes.SIZES[size], run.model.transformer["wte"].weight.shape[0]
     plain = reference.GPT(shape.layers, shape.heads, shape.width, vocabulary, run.recipe.block)
     stream = run.data.train.stream.cpu().numpy().astype(np.uint16)
     other = reference.Text(stream, plain, run.recipe.block, batch, micro, run.device)

@@ -101,7 +101,7 @@ def room(file: str) -> str:
 
 def foreign(file: str) -> set[str]:
     heads = {name.split(".")[0] for name, _ in imports(file)}
-    return heads - sys.stdlib_module_names - {"lib", *MODELS}
+    return heads - sys.stdlib_module_names - {"lib", "scripts", *MODELS}
 
 
 def test_every_room_has_a_layer():

@@ -92,6 +92,19 @@ class Dataset:
         return self.sizes["train"] + (self.sizes["validation"] if full else 0)
 
 
+def check_labels(record: Dataset, raw: Splits) -> None:
+    """Raise InputError naming the first split with a label that is none of the data set's classes."""
+    for name in ("train", "validation", "test"):
+        split = getattr(raw, name)
+        labels = split[1] if isinstance(raw, Images) else [label for _, label in split]
+        bad = next((int(i) for i in labels if not 0 <= i < record.classes), None)
+        if bad is not None:
+            raise lib.config.InputError(
+                f"{record.title}, {name}: the label {bad} is out of range, for there are {record.classes} classes "
+                f"(0 to {record.classes - 1})"
+            )
+
+
 DATASETS: Registry[Dataset] = Registry("data set", "lib.data")
 EMBEDDED = "digits"
 

@@ -193,3 +193,20 @@ def test_a_record_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         DATASETS["digits"].name = "other"
     assert base.EMBEDDED in DATASETS
+
+
+@pytest.mark.parametrize(("split", "label"), [("train", 10), ("test", -1)])
+def test_a_label_that_is_no_class(split, label, monkeypatch, tmp_path):
+    import torch
+
+    from lenet5.train import TASK
+    from lib.hyper import Recipe
+
+    record = DATASETS["digits"]
+    whole = record.load(tmp_path)
+    x, y = getattr(whole, split)
+    bad = dataclasses.replace(whole, **{split: (x, np.concatenate([y[:-1], [label]]))})
+    monkeypatch.setitem(DATASETS._records, "digits", dataclasses.replace(record, load=lambda folder: bad))
+    message = f"digits, {split}: the label {label} is out of range, for there are 10 classes .0 to 9."
+    with pytest.raises(InputError, match=message):
+        TASK.load("digits", Recipe(), tmp_path, torch.device("cpu"), False)
