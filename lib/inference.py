@@ -14,31 +14,32 @@ MIB = 1024 * 1024
 
 
 @torch.inference_mode()
-def measure(model: nn.Module, example: Callable[[int], Tensor], device: torch.device) -> list[dict]:
+def measure(model: nn.Module, example: Callable[[int], Tensor], device: torch.device, leaders=bool) -> list[dict]:
     """For each batch size {batch, latency_ms, samples_per_s, memory_mib}: the median over REPEATS and more of one call.
 
-    example(n) gives n inputs. memory_mib is the allocator's peak on a GPU, with the weights; null on a CPU, where a
-    process is all that can be measured. A batch that does not fit is left out, and so are larger ones.
+    example(n) gives n inputs. leaders(yes): what the first of several processes says, so that all call as often.
+    memory_mib is the allocator's peak on a GPU, with the weights; null on a CPU, where a process is all that can be
+    measured. A batch that does not fit is left out, and so are larger ones.
     """
     training = model.training
     model.eval()
     found = []
     for batch in BATCHES:
         try:
-            found.append(one(model, example(batch), device))
+            found.append(one(model, example(batch), device, leaders))
         except torch.OutOfMemoryError:
             break
     model.train(training)
     return found
 
 
-def one(model: nn.Module, x: Tensor, device: torch.device) -> dict:
+def one(model: nn.Module, x: Tensor, device: torch.device, leaders: Callable[[bool], bool]) -> dict:
     gpu = device.type == "cuda"
     if gpu:
         torch.cuda.reset_peak_memory_stats()
     model(x)  # what is made at first use is not part of it
     times: list[float] = []
-    while len(times) < REPEATS or (sum(times) < SECONDS and len(times) < 100 * REPEATS):
+    while leaders(len(times) < REPEATS or (sum(times) < SECONDS and len(times) < 100 * REPEATS)):
         begun = time.perf_counter()
         model(x)
         if gpu:

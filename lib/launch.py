@@ -1,5 +1,6 @@
 """One run in several processes: torchrun starts them, and each comes back to the same train.py with its place."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,12 +22,23 @@ def devices(config: Config) -> int:
     return 0 if wanted == 1 or STARTED in os.environ else wanted
 
 
+def follow(number: int) -> None:
+    """Have the kernel send this process a signal when its parent ends, however it does: torchrun's processes are in
+    sessions of their own, where no signal to a group reaches them. Where there is no prctl, nothing happens."""
+    import ctypes
+
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
+
+
 def together(run: RunDir, spec: RunSpec, count: int) -> int:
     """Run it in `count` processes; the exit status of train.py. An interrupt reaches them all, and is waited out."""
     train = str(ROOT / spec.model / "train.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     env = {"OMP_NUM_THREADS": "1", **os.environ}  # each process takes its share of NUM_THREADS later
-    process = subprocess.Popen([*command, "--", train, "--run", str(run.path)], env=env)
+    process = subprocess.Popen(
+        [*command, "--", train, "--run", str(run.path)], env=env, preexec_fn=lambda: follow(signal.SIGTERM)
+    )
     try:
         return process.wait()
     except KeyboardInterrupt:

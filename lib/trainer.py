@@ -269,7 +269,7 @@ class Trainer:
             if self.training.inference_test:
                 self.optimizer.state.clear()  # saved; who only asks a network has none
                 self.monitor.phase("inference")
-                found["inference"] = inference.measure(self.model, self.data.example, self.device)
+                found["inference"] = inference.measure(self.model, self.data.example, self.device, self.world.leaders)
         return found
 
     def _record(self, row: dict) -> None:

@@ -5,6 +5,7 @@ weights, optimizer state and masks come out the same in each. The first process 
 """
 
 import os
+import signal
 from dataclasses import dataclass, field
 
 import torch
@@ -15,7 +16,7 @@ from lib import build
 from lib.config import InputError
 from lib.data.base import Share
 from lib.hyper import Training
-from lib.launch import STARTED
+from lib.launch import STARTED, follow
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def join(training: Training) -> World:
     device = build.device(training.device)
     if wanted == 1:
         return World(device)
+    follow(signal.SIGKILL)
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":
         device = torch.device("cuda", local)

@@ -48,13 +48,13 @@ def configured(optimizer, method, **settings):
     return kconfig.apply(None, [(k, v, "test") for k, v in lines.items()])
 
 
-def started(path, config):
+def started(path, config, **how):
     """(its directory, the process) of the one run of a config, begun as an executor begins it."""
     (spec,) = plan(config).specs
     d = RunDir(path / spec.id).create(kconfig.normalise(pin(config, spec)), spec)
     command = [sys.executable, str(ROOT / spec.model / "train.py"), "--run", str(d.path)]
     env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    return d, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    return d, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, **how)
 
 
 def trained(path, devices, *args, **settings):
@@ -71,7 +71,11 @@ def distance(a, b):
 CASES = {
     "gpt2-state": ("adamwprune", "state", GPT2),
     "gpt2-goes": ("adamw", "magnitude", {**GPT2, "GPT2_MICRO_BATCH": "2", "HYPER_PARAM_AUTO": "n"}),
-    "gpt2-spread-state": ("adamwprune", "state", {**GPT2, "SHARDING_FULL": "y", "GPT2_CLIP_NORM": "0.5"}),
+    "gpt2-spread-state": (
+        "adamwprune",
+        "state",
+        {**GPT2, "SHARDING_FULL": "y", "GPT2_CLIP_NORM": "0.5", "INFERENCE_TEST": "y"},
+    ),
     "gpt2-spread-movement": ("adamwspam", "movement", {**GPT2, "SHARDING_FULL": "y", "GPT2_MICRO_BATCH": "2"}),
     "gpt2-spread-sgd": ("sgd", "magnitude", {**GPT2, "SHARDING_FULL": "y", "GPT2_CLIP_NORM": "0.5"}),
     "resnet18-state": ("adamwprune", "state", RESNET),
@@ -88,6 +92,8 @@ def test_two_processes_are_one_run(tmp_path, case):
     one, two = (trained(tmp_path, n, optimizer, method, **settings) for n in (1, 2))
     assert (one.summary["devices"], two.summary["devices"]) == (1, 2)
     assert two.summary["achieved_sparsity"] == one.summary["achieved_sparsity"] > 0.59
+    for fact in ("model_parameters", "prunable_parameters", "steps", "batch_size", "data_hash", "sample"):
+        assert two.summary[fact] == one.summary[fact] or case in CHAOTIC, fact
     a, b = one.last(), two.last()
     if case not in CHAOTIC:
         assert distance(a["model"], b["model"]) < TOLERANCE
@@ -172,6 +178,23 @@ def test_an_interrupt_ends_all_processes(tmp_path):
     assert not d.summary.exists()
     left = subprocess.run(["pgrep", "-f", str(d.path)], capture_output=True, text=True).stdout
     assert left == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["one", "group"])
+def test_nothing_is_left_of_a_run_that_is_killed(tmp_path, whom):
+    settings = {**GPT2, "MAX_ITERS": "100000", "GPT2_EVAL_INTERVAL": "5"}
+    d, process = started(tmp_path, configured("adamw", "none", DDP_NUM_GPUS="2", **settings), start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (d.metrics.exists() and "epoch" in d.metrics.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL) if whom == "one" else os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while subprocess.run(["pgrep", "-f", str(d.path)], capture_output=True).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize(("rank", "rows"), [(0, slice(0, 4)), (1, slice(4, 8)), (2, slice(8, 12))])
