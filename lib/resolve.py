@@ -77,6 +77,17 @@ def check_compiler(config: Config) -> None:
             )
 
 
+def check_devices(config: Config) -> None:
+    """Raise InputError where a run is to have more GPUs than there are."""
+    wanted = config.read(hyper.Training).ddp_num_gpus
+    if wanted > 1 and trains_on_gpu(config):
+        there = len(BACKENDS["nvidia"].devices()) if BACKENDS["nvidia"].probe() else 0
+        if 0 < there < wanted:
+            raise InputError(
+                f"DDP_NUM_GPUS={wanted}, and this machine has {there} GPUs: choose at most {there}, or DEVICE_CPU"
+            )
+
+
 def check_sharding(config: Config, spec: RunSpec) -> None:
     """Raise InputError for a run that needs whole layers and is to have parts of them."""
     if sharding(config, spec) != "full":

@@ -17,7 +17,16 @@ from lib.monitor.client import MonitorOptions
 from lib.optim.base import OPTIMIZERS, UpdateOptions
 from lib.prune.base import PRUNERS, PruningOptions
 from lib.prune.schedule import schedule
-from lib.resolve import COMPILED_FROM, check_compiler, check_sharding, lengths, parameters, pinned, resolve
+from lib.resolve import (
+    COMPILED_FROM,
+    check_compiler,
+    check_devices,
+    check_sharding,
+    lengths,
+    parameters,
+    pinned,
+    resolve,
+)
 from lib.rundir import ROOT, RunDir, checked, locked, new_root, newest, place
 from lib.spec import RunSpec
 
@@ -35,6 +44,7 @@ def check(config: Config) -> Plan:
     """Expand, and make everything that can be wrong with a run wrong now: settings, schedules."""
     plan = make_plan(config)
     check_compiler(config)
+    check_devices(config)
     for options in (hyper.Training, MonitorOptions, ExecutorOptions):
         config.read(options)
     for spec in plan.specs:

@@ -87,11 +87,13 @@ def join(training: Training) -> World:
     device = build.device(training.device)
     if wanted == 1:
         return World(device)
-    follow(signal.SIGKILL)
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":
+        if torch.cuda.device_count() < wanted:
+            raise InputError(f"DDP_NUM_GPUS={wanted}, and torch finds {torch.cuda.device_count()} GPUs here")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
+    follow(signal.SIGKILL)
     # Counts and digests are on the CPU, and gloo takes those; gradients go from GPU to GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return World(device, Share(rank, wanted))

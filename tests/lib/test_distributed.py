@@ -225,6 +225,24 @@ def test_another_number_of_processes_than_configured(monkeypatch):
         join(Training(ddp_num_gpus=2, device="cpu"))
 
 
+def test_more_gpus_than_there_are(monkeypatch):
+    from lib.monitor.base import BACKENDS
+
+    backend = BACKENDS["nvidia"]
+    monkeypatch.setattr(backend, "probe", lambda: True)
+    monkeypatch.setattr(backend, "devices", lambda: ["one", "another"])
+    config = {**LENET, "DEVICE_CPU": "n", "DEVICE_AUTO": "y"}
+    check(configured("adamw", "none", **config, DDP_NUM_GPUS="2"))
+    with pytest.raises(InputError, match="DDP_NUM_GPUS=4, and this machine has 2 GPUs: choose at most 2"):
+        check(configured("adamw", "none", **config, DDP_NUM_GPUS="4"))
+    for name, value in {"LOCAL_WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match="DDP_NUM_GPUS=4, and torch finds 2 GPUs here"):
+        join(Training(ddp_num_gpus=4))
+
+
 @pytest.mark.parametrize("method", ["rigl", "set", "random"])
 def test_methods_that_need_whole_layers(method):
     config = configured("adamw", method, **GPT2, SHARDING_FULL="y", DDP_NUM_GPUS="2")
