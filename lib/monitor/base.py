@@ -10,24 +10,30 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Device:
-    """What does not change. uuid is the vendor's; memory_total in MiB."""
+    """What does not change. uuid is the vendor's; memory_total in MiB, power_limit in watts."""
 
     vendor: str
     index: int
     name: str | None = None
     uuid: str | None = None
     memory_total: float | None = None
+    power_limit: float | None = None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One reading: percent, MiB, degrees Celsius, watts. process_memory is that of the processes asked about."""
+    """One reading: percent, MiB, degrees Celsius, watts, percent of full speed, MHz, joules since some start.
+    process_memory is that of the processes asked about."""
 
     utilization: float | None = None
     memory_used: float | None = None
     process_memory: float | None = None
     temperature: float | None = None
     power: float | None = None
+    fan: float | None = None
+    clock: float | None = None
+    memory_clock: float | None = None
+    energy: float | None = None
 
 
 class Backend(Protocol):

@@ -30,8 +30,14 @@ class Nvidia:
         handle = n.nvmlDeviceGetHandleByIndex(index)
         memory = self._ask(n.nvmlDeviceGetMemoryInfo, handle)
         total = memory.total / MIB if memory else None
+        limit = self._ask(n.nvmlDeviceGetEnforcedPowerLimit, handle)
         return Device(
-            "nvidia", index, self._ask(n.nvmlDeviceGetName, handle), self._ask(n.nvmlDeviceGetUUID, handle), total
+            "nvidia",
+            index,
+            self._ask(n.nvmlDeviceGetName, handle),
+            self._ask(n.nvmlDeviceGetUUID, handle),
+            total,
+            limit / 1000 if limit is not None else None,
         )
 
     def sample(self, device: Device, pids: set[int]) -> Sample:
@@ -42,12 +48,17 @@ class Nvidia:
         rates = self._ask(n.nvmlDeviceGetUtilizationRates, handle)
         memory = self._ask(n.nvmlDeviceGetMemoryInfo, handle)
         power = self._ask(n.nvmlDeviceGetPowerUsage, handle)
+        energy = self._ask(n.nvmlDeviceGetTotalEnergyConsumption, handle)
         return Sample(
             utilization=rates.gpu if rates else None,
             memory_used=memory.used / MIB if memory else None,
             process_memory=self._process(handle, pids),
             temperature=self._ask(n.nvmlDeviceGetTemperature, handle, n.NVML_TEMPERATURE_GPU),
             power=power / 1000 if power is not None else None,
+            fan=self._ask(n.nvmlDeviceGetFanSpeed, handle),
+            clock=self._ask(n.nvmlDeviceGetClockInfo, handle, n.NVML_CLOCK_SM),
+            memory_clock=self._ask(n.nvmlDeviceGetClockInfo, handle, n.NVML_CLOCK_MEM),
+            energy=energy / 1000 if energy is not None else None,
         )
 
     def _process(self, handle, pids: set[int]) -> float | None:

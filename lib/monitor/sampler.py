@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from lib.monitor.base import BACKENDS
+from lib.monitor.base import BACKENDS, Sample
 
 SCHEMA = 1
 
@@ -39,6 +39,25 @@ class Tree:
         return found - {os.getpid()}
 
 
+class Readings:
+    """Samples of all devices; a backend that fails gives none, and says so once."""
+
+    def __init__(self, devices: list):
+        self.devices, self.told = devices, set()
+
+    def of(self, pids: set[int]) -> list[dict]:
+        return [fields(self._one(backend, device, pids)) for backend, device in self.devices]
+
+    def _one(self, backend, device, pids):
+        try:
+            return backend.sample(device, pids)
+        except Exception as e:  # whatever a driver does, the samples of the others go on
+            if device not in self.told:
+                print(f"monitor: {device.vendor} {device.index} gives no readings: {e}", file=sys.stderr, flush=True)
+                self.told.add(device)
+            return Sample()
+
+
 def fields(sample) -> dict:
     """The readings that there are, rounded to what they are good for."""
     return {k: round(v, 1) for k, v in vars(sample).items() if v is not None}
@@ -47,6 +66,7 @@ def fields(sample) -> dict:
 def run(pids: list[int], out: str, interval: float) -> None:
     backends = [b for b in (BACKENDS[name] for name in BACKENDS) if b.probe()]
     devices = [(b, d) for b in backends for d in b.devices()]
+    readings = Readings(devices)
     tree, start, phase = Tree(pids), time.monotonic(), "start"
     with Path(out).open("a", buffering=1) as file:
         header = {"schema": SCHEMA, "pid": pids[0], "interval_s": interval, "started": time.time()}
@@ -54,8 +74,7 @@ def run(pids: list[int], out: str, interval: float) -> None:
 
         def sample():
             own = tree.pids()
-            readings = [fields(b.sample(d, own)) for b, d in devices]
-            line = {"t": round(time.monotonic() - start, 3), "phase": phase, "devices": readings}
+            line = {"t": round(time.monotonic() - start, 3), "phase": phase, "devices": readings.of(own)}
             file.write(json.dumps(line, separators=(",", ":")) + "\n")
 
         due, buffer = time.monotonic(), b""

@@ -13,6 +13,7 @@ from lib import results
 from lib.monitor.base import BACKENDS, MIB, Device, Sample
 from lib.monitor.client import Monitor, MonitorOptions
 from lib.monitor.nvidia import Nvidia
+from lib.monitor.sampler import Readings
 
 
 def lines(path):
@@ -54,6 +55,10 @@ def nvml(**refused):
         "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=80 * MIB, used=8 * MIB),
         "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=42),
         "nvmlDeviceGetPowerUsage": 61500,
+        "nvmlDeviceGetEnforcedPowerLimit": 400_000,
+        "nvmlDeviceGetTotalEnergyConsumption": 12_500,
+        "nvmlDeviceGetFanSpeed": 30,
+        "nvmlDeviceGetClockInfo": 1410,
         "nvmlDeviceGetTemperature": 33,
         "nvmlDeviceGetComputeRunningProcesses": [
             SimpleNamespace(pid=1, usedGpuMemory=3 * MIB),
@@ -69,7 +74,8 @@ def nvml(**refused):
 
         return ask
 
-    return SimpleNamespace(NVMLError=NVMLError, NVML_TEMPERATURE_GPU=0, **{n: query(n) for n in answers})
+    names = {"NVML_TEMPERATURE_GPU": 0, "NVML_CLOCK_SM": 1, "NVML_CLOCK_MEM": 2}
+    return SimpleNamespace(NVMLError=NVMLError, **names, **{n: query(n) for n in answers})
 
 
 def nvidia(**refused) -> tuple[Nvidia, Device]:
@@ -80,8 +86,8 @@ def nvidia(**refused) -> tuple[Nvidia, Device]:
 
 def test_nvidia_reads_the_runs_own_processes():
     backend, device = nvidia()
-    assert device == Device("nvidia", 0, "NVIDIA A100", "GPU-1", 80.0)
-    assert backend.sample(device, {2, 99}) == Sample(42, 8.0, 4.0, 33, 61.5)
+    assert device == Device("nvidia", 0, "NVIDIA A100", "GPU-1", 80.0, 400.0)
+    assert backend.sample(device, {2, 99}) == Sample(42, 8.0, 4.0, 33, 61.5, 30, 1410, 1410, 12.5)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +98,8 @@ def test_nvidia_reads_the_runs_own_processes():
         ("nvmlDeviceGetPowerUsage", "power"),
         ("nvmlDeviceGetTemperature", "temperature"),
         ("nvmlDeviceGetComputeRunningProcesses", "process_memory"),
+        ("nvmlDeviceGetFanSpeed", "fan"),
+        ("nvmlDeviceGetTotalEnergyConsumption", "energy"),
     ],
 )
 def test_what_the_driver_refuses_is_unknown(query, field):
@@ -167,3 +175,17 @@ def test_a_torn_last_line_is_passed_over_and_damage_is_named(tmp_path):
     path.write_text('{"a": 1}\n{"b": \n{"c": 3}\n')
     with pytest.raises(ValueError, match="m.jsonl: a damaged line"):
         list(results.json_lines(path))
+
+
+def test_a_backend_that_fails_says_so_once_and_the_others_go_on(capsys):
+    class Broken:
+        def sample(self, device, pids):
+            raise OSError("the bus is gone")
+
+    class Whole:
+        def sample(self, device, pids):
+            return Sample(utilization=1.0)
+
+    readings = Readings([(Broken(), Device("amd", 0)), (Whole(), Device("cpu", 0))])
+    assert [readings.of({1}) for _ in range(3)] == [[{}, {"utilization": 1.0}]] * 3
+    assert capsys.readouterr().err == "monitor: amd 0 gives no readings: the bus is gone\n"
