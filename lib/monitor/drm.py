@@ -1,8 +1,8 @@
 """What the kernel's DRM drivers share: cards under /sys/class/drm, sensors under hwmon, and what each process uses.
 
 Sources: Documentation/gpu/drm-usage-stats.rst (fdinfo) and Documentation/hwmon/sysfs-interface.rst (units of sensors)
-of the Linux kernel. A file that is not there, cannot be read or is no number is None: drivers and kernels differ in what
-they have.
+of the Linux kernel. A file that is not there, cannot be read or is no number is None: drivers and kernels differ in
+what they have.
 """
 
 import re
