@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lib.config import Config, InputError
 from lib.matrix import expand
+from lib.monitor import stats
 from lib.peak import mfu
 from lib.record import perplexity
 from lib.rundir import SCHEMA, RunDir, checked
@@ -53,8 +54,7 @@ class Run:
     @cached_property
     def monitor(self) -> tuple[dict, list[dict]]:
         """The header and the samples of monitor.jsonl; ({}, []) where there is none."""
-        lines = list(json_lines(RunDir(self.path).monitor))
-        return (lines[0], lines[1:]) if lines else ({}, [])
+        return stats.read(RunDir(self.path).monitor)
 
     def memory(self, samples: list[dict] | None = None) -> list[tuple[float, str, float]]:
         """(seconds, phase, MiB) of every sample, from the source that `memory_source` names."""

@@ -2,14 +2,16 @@
 
     python -m lib.monitor.sampler --pid PID... --out FILE --interval 1.0
 
-The first line is a header (devices, totals, start). Then one line a sample: t, seconds since the start on a monotonic
-clock; phase, the run's last mark; devices, in the header's order. Marks arrive on standard input, a word a line, and
-each takes a sample at once, so that a run of two seconds has its training in the record too. End of input is the end
-of the run: one last sample, then exit.
+The first line is a header: devices, totals, start, names of the readings. Then one line a sample: t, seconds since the
+start on a monotonic clock; phase, the run's last mark; devices, in the header's order, each its readings in the order
+of the names, null where there is none. Marks arrive on standard input, a word a line, and each takes a sample at once, so
+that a run of two seconds has its training in the record too. End of input is the end of the run: one last sample, then
+exit.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import select
@@ -19,8 +21,9 @@ import time
 from pathlib import Path
 
 from lib.monitor.base import BACKENDS, Sample
+from lib.monitor.stats import SCHEMA
 
-SCHEMA = 1
+FIELDS = [f.name for f in dataclasses.fields(Sample)]
 
 
 class Tree:
@@ -45,8 +48,8 @@ class Readings:
     def __init__(self, devices: list):
         self.devices, self.told = devices, set()
 
-    def of(self, pids: set[int]) -> list[dict]:
-        return [fields(self._one(backend, device, pids)) for backend, device in self.devices]
+    def of(self, pids: set[int]) -> list[list]:
+        return [values(self._one(backend, device, pids)) for backend, device in self.devices]
 
     def _one(self, backend, device, pids):
         try:
@@ -58,9 +61,10 @@ class Readings:
             return Sample()
 
 
-def fields(sample) -> dict:
-    """The readings that there are, rounded to what they are good for."""
-    return {k: round(v, 1) for k, v in vars(sample).items() if v is not None}
+def values(sample: Sample) -> list:
+    """In the order of FIELDS, rounded to what they are good for; whole numbers without a point."""
+    found = (None if v is None else round(v, 1) for v in vars(sample).values())
+    return [int(v) if v is not None and v == int(v) else v for v in found]
 
 
 def run(pids: list[int], out: str, interval: float) -> None:
@@ -69,7 +73,7 @@ def run(pids: list[int], out: str, interval: float) -> None:
     readings = Readings(devices)
     tree, start, phase = Tree(pids), time.monotonic(), "start"
     with Path(out).open("a", buffering=1) as file:
-        header = {"schema": SCHEMA, "pid": pids[0], "interval_s": interval, "started": time.time()}
+        header = {"schema": SCHEMA, "fields": FIELDS, "pid": pids[0], "interval_s": interval, "started": time.time()}
         file.write(json.dumps({**header, "devices": [vars(d) for _, d in devices]}) + "\n")
 
         def sample():

@@ -1,6 +1,5 @@
 """The monitor: backends that never raise and never invent, a sampler that outlives its run, files read as they are."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,14 +9,17 @@ from types import SimpleNamespace
 import pytest
 
 from lib import results
+from lib.config import InputError
+from lib.monitor import stats
 from lib.monitor.base import BACKENDS, MIB, Device, Sample
 from lib.monitor.client import Monitor, MonitorOptions
 from lib.monitor.nvidia import Nvidia
-from lib.monitor.sampler import Readings
+from lib.monitor.sampler import FIELDS, Readings, values
 
 
 def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    header, samples = stats.read(path)
+    return [header, *samples]
 
 
 @pytest.mark.parametrize("name", BACKENDS.names())
@@ -187,5 +189,24 @@ def test_a_backend_that_fails_says_so_once_and_the_others_go_on(capsys):
             return Sample(utilization=1.0)
 
     readings = Readings([(Broken(), Device("amd", 0)), (Whole(), Device("cpu", 0))])
-    assert [readings.of({1}) for _ in range(3)] == [[{}, {"utilization": 1.0}]] * 3
+    none = [None] * len(FIELDS)
+    assert [readings.of({1}) for _ in range(3)] == [[none, [1, *none[1:]]]] * 3
     assert capsys.readouterr().err == "monitor: amd 0 gives no readings: the bus is gone\n"
+
+
+def test_what_is_read_is_what_was_written(tmp_path):
+    """A torn last line is passed over; a file of another kind is refused."""
+    full = Sample(99.94, 80000.04, 12345.6, 71, 350.27, 41, 1980, 2619, 123456789.04)
+    header = {"schema": stats.SCHEMA, "fields": FIELDS, "devices": [{}, {}]}
+    line = {"t": 86399.123, "phase": "checkpoint", "devices": [values(full), values(Sample(power=2.0))]}
+    path = tmp_path / "m.jsonl"
+    text = [json.dumps(row, separators=(",", ":")) for row in (header, line, line)]
+    assert len(text[1]) < 230  # the budget of one device, and here are two
+    path.write_text("\n".join(text)[:-5])
+    found, [sample] = stats.read(path)
+    assert found == header
+    assert sample["devices"] == [{k: pytest.approx(v, abs=0.06) for k, v in vars(full).items()}, {"power": 2}]
+    path.write_text('{"schema": 1}\n')
+    with pytest.raises(InputError, match="m.jsonl is no record of this version of the monitor"):
+        stats.read(path)
+    assert stats.read(tmp_path / "none") == ({}, [])

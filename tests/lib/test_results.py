@@ -7,12 +7,20 @@ import pytest
 from lib import kconfig, report, results, rundir
 from lib.config import InputError
 from lib.matrix import expand, pin
+from lib.monitor.stats import SCHEMA
 
-HEADER = {"schema": 1, "pid": 1, "interval_s": 1.0, "started": 0.0, "devices": [{"vendor": "cpu"}]}
+HEADER = {
+    "schema": SCHEMA,
+    "fields": ["process_memory"],
+    "pid": 1,
+    "interval_s": 1.0,
+    "started": 0.0,
+    "devices": [{"vendor": "cpu"}],
+}
 
 
 def sample(t, phase, mib=None):
-    return {"t": t, "phase": phase, "devices": [{} if mib is None else {"process_memory": mib}]}
+    return {"t": t, "phase": phase, "devices": [[mib]]}
 
 
 def write_lines(path, rows):
@@ -90,7 +98,7 @@ def test_memory_is_that_of_the_training_phase(root):
 def test_a_gpu_that_reports_the_process_comes_before_the_host(root):
     finish(root, "lenet5_adamw_none")
     header = HEADER | {"devices": [{"vendor": "cpu"}, {"vendor": "nvidia"}]}
-    both = {"t": 1, "phase": "train", "devices": [{"process_memory": 500.0}, {"process_memory": 40.0}]}
+    both = {"t": 1, "phase": "train", "devices": [[500.0], [40.0]]}
     write_lines(root / "lenet5_adamw_none" / "monitor.jsonl", [header, both])
     [r] = results.load(root)
     assert (r.gpu_memory_mean, r.memory_source) == (40.0, "NVIDIA process memory")
