@@ -2,11 +2,11 @@
 
     python -m lib.monitor.sampler --pid PID... --out FILE --interval 1.0
 
-The first line is a header: devices, totals, start, names of the readings. Then one line a sample: t, seconds since the
-start on a monotonic clock; phase, the run's last mark; devices, in the header's order, each its readings in the order
-of the names, null where there is none. Marks arrive on standard input, a word a line, and each takes a sample at once, so
-that a run of two seconds has its training in the record too. End of input is the end of the run: one last sample, then
-exit.
+The first line is a header: devices, totals, start, names of the readings. Then one line a sample: t, seconds since
+the start on a monotonic clock; phase, the run's last mark; devices, in the header's order, each its readings in the
+order of the names, null where there is none. Marks arrive on standard input, a word a line, and each takes a sample
+at once, so that a run of two seconds has its training in the record too. End of input is the end of the run: one last
+sample, then exit.
 """
 
 import argparse

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from json import dumps
 from types import SimpleNamespace
 
 import pytest
@@ -200,7 +201,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
     header = {"schema": stats.SCHEMA, "fields": FIELDS, "devices": [{}, {}]}
     line = {"t": 86399.123, "phase": "checkpoint", "devices": [values(full), values(Sample(power=2.0))]}
     path = tmp_path / "m.jsonl"
-    text = [json.dumps(row, separators=(",", ":")) for row in (header, line, line)]
+    text = [dumps(row, separators=(",", ":")) for row in (header, line, line)]
     assert len(text[1]) < 230  # the budget of one device, and here are two
     path.write_text("\n".join(text)[:-5])
     found, [sample] = stats.read(path)
