@@ -40,14 +40,18 @@ def allocated(device: torch.device) -> dict | None:
     }
 
 
-def cut(task, dataset: str, recipe: Recipe, training: Training, device: torch.device) -> tuple[Recipe, dict | None]:
+def cut(task, dataset: str, recipe: Recipe, training: Training, world) -> tuple[Recipe, dict | None]:
     """The recipe with what CONFIG_HYPER_PARAM_AUTO chose for these devices, and the choice; None where it is off."""
     if not training.hyper_param_auto:
         return recipe, None
-    gib = torch.cuda.get_device_properties(device).total_memory / 2**30 if device.type == "cuda" else None
+    gpu = world.device.type == "cuda"
+    gib = world.least(torch.cuda.get_device_properties(world.device).total_memory / 2**30) if gpu else None
     found = task.batching(dataset, recipe, gib, training.ddp_num_gpus)
     whole = recipe.batch_size - found.left
-    return dataclasses.replace(recipe, batch_size=whole, micro_batch=found.samples), dataclasses.asdict(found)
+    cut_ = {"batch_size": whole, "micro_batch": found.samples}
+    if gpu and task.metric == "perplexity":  # its logits are what an evaluation takes memory for, too
+        cut_["eval_batch_size"] = min(recipe.eval_batch_size, found.samples)
+    return dataclasses.replace(recipe, **cut_), dataclasses.asdict(found)
 
 
 def model(task, spec: RunSpec, recipe: Recipe, device: torch.device) -> nn.Module:

@@ -41,7 +41,10 @@ class Checkpoints:
         self.world.wait()
 
     def load_model(self, path: Path) -> None:
-        self.parallel.load_model(load(path, self.world.device)["model"])
+        """From a file that stays one: of a complete state the optimizer's part is never read."""
+        import torch
+
+        self.parallel.load_model(torch.load(path, map_location="cpu", mmap=True, weights_only=True)["model"])
 
     def agree(self, step: int) -> None:
         """Raise RuntimeError unless replicas are still one model: each moves and prunes its weights on its own."""

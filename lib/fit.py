@@ -34,6 +34,12 @@ def too_small(run) -> str:
     return f"{said}: about {fits} would fit. Set {model}_MICRO_BATCH={fits} and HYPER_PARAM_AUTO=n; the batch stays"
 
 
+def too_small_to_evaluate(run) -> str:
+    size, model = run.recipe.eval_batch_size, run.spec.model.upper()
+    gpu = f"{run.device_name} ({total(run.device) / GIB:.1f} GiB)"
+    return f"{gpu} is too small to evaluate {size} samples at a time: lower {model}_EVAL_BATCH_SIZE"
+
+
 def peak(run, n: int) -> int:
     """Bytes that the gradients of n samples take at most."""
     recipe = dataclasses.replace(run.recipe, batch_size=n, micro_batch=0)

@@ -40,7 +40,10 @@ def together(run: RunDir, spec: RunSpec, count: int) -> int:
         [*command, "--", train, "--run", str(run.path)], env=env, preexec_fn=lambda: follow(signal.SIGTERM)
     )
     try:
-        return process.wait()
+        code = process.wait()
+        # torchrun has one status for all that fails; bad input is what has no traceback.
+        bad_input = code and run.error.exists() and not run.error.read_text().startswith("Traceback")
+        return 2 if bad_input else code
     except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)
         try:

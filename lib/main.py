@@ -1,6 +1,5 @@
 """Where a model's train.py ends up: flags, `--config FILE` or `--run DIR` -> run directory -> Trainer."""
 
-import contextlib
 import os
 import signal
 import sys
@@ -34,6 +33,11 @@ def alone(task, config: Config) -> int:
     """A run from flags: a matrix of one, in a results directory of its own, with its report."""
     from lib.runner import prepare, show
 
+    if int(os.environ.get(launch.STARTED, 1)) > 1:
+        raise InputError(
+            "torchrun starts the processes of a run that has its directory: `-- train.py --run DIR`. With settings "
+            "give --ddp-num-gpus N to train.py, which makes the directory and starts them itself"
+        )
     specs = expand(config)
     if len(specs) != 1 or specs[0].model != task.name:
         ids = ", ".join(s.id for s in specs[:4])
@@ -62,8 +66,9 @@ def one(task, run: rundir.RunDir, config: Config, spec: RunSpec) -> int:
                 f.write('{"event": "interrupted"}\n')
         raise
     except InputError as e:
-        failed(run, f"{e}\n")
-        raise
+        if failed(run, f"{e}\n"):
+            raise
+        return 2  # another process has said it
     except BaseException:
         failed(run, traceback.format_exc())
         traceback.print_exc()
@@ -71,7 +76,11 @@ def one(task, run: rundir.RunDir, config: Config, spec: RunSpec) -> int:
     return 0 if status == "done" else 1
 
 
-def failed(run: rundir.RunDir, why: str) -> None:
-    """Of several processes the first to fail says why; the others lose their connections to it."""
-    with contextlib.suppress(FileExistsError), run.error.open("x") as f:
-        f.write(why)
+def failed(run: rundir.RunDir, why: str) -> bool:
+    """Of several processes the first to fail says why; the others lose their connections to it. Whether it was this."""
+    try:
+        with run.error.open("x") as f:
+            f.write(why)
+    except FileExistsError:
+        return False
+    return True

@@ -5,6 +5,7 @@ for a checkpoint.
 """
 
 import contextlib
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -24,8 +25,13 @@ class Single:
     replicated = True
 
     def __init__(self, model: nn.Module, compiled: bool = False):
-        self.model = model
-        self.network = torch.compile(model) if compiled else model
+        self.model = self.network = model
+        self.compiles = compiled
+
+    def compiled(self, loss: Callable) -> Callable:
+        """The loss of a batch, with the network in it, compiled as one where that is wanted: a compiler that sees both
+        need not keep all logits in 32 bits, and with DDP exchanges gradients while others are computed."""
+        return torch.compile(loss) if self.compiles else loss
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         """What the optimizer moves."""
@@ -61,7 +67,7 @@ class Replicas(Single):
     def __init__(self, model: nn.Module, world: World, compiled: bool = False):
         super().__init__(synchronised(model, world.device), compiled)
         ids = [world.device] if world.device.type == "cuda" else None
-        self.network = nn.parallel.DistributedDataParallel(self.network, device_ids=ids, gradient_as_bucket_view=True)
+        self.network = nn.parallel.DistributedDataParallel(self.model, device_ids=ids, gradient_as_bucket_view=True)
 
     def quiet(self, last):
         return contextlib.nullcontext() if last else self.network.no_sync()
@@ -74,15 +80,17 @@ class Shards(Single):
     The optimizer and the pruner see the local rows as plain tensors that share memory with FSDP's.
     """
 
-    def __init__(self, model: nn.Module, blocks: list[nn.Module], compiled: bool = False):
+    def __init__(self, model: nn.Module, blocks: list[nn.Module], world: World, compiled: bool = False):
+        from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
         self.group, self.replicated = Group(), False
+        mesh = init_device_mesh(world.device.type, (world.size,))
         for block in blocks:
-            if compiled:
+            if compiled:  # each on its own: what brings its weights together is between them
                 block.compile()
-            fully_shard(block)
-        fully_shard(model)
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
         super().__init__(model)
         self.spread = dict(model.named_parameters())
         self.local = {name: nn.Parameter(p.to_local()) for name, p in self.spread.items()}
@@ -144,7 +152,7 @@ def make(model: nn.Module, world: World, blocks: list[nn.Module], compiled: bool
     """The kind that fits: blocks, where there are any, ask for sharding."""
     if world.size == 1:
         return Single(model, compiled)
-    return Shards(model, blocks, compiled) if blocks else Replicas(model, world, compiled)
+    return Shards(model, blocks, world, compiled) if blocks else Replicas(model, world, compiled)
 
 
 def synchronised(model: nn.Module, device: torch.device) -> nn.Module:

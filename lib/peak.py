@@ -3,6 +3,8 @@
 Dense matrix products in bf16, in TFLOP/s, as the vendors' data sheets have them (without sparsity).
 """
 
+import re
+
 # Words of a device's name, in the order they are looked for: the first that is in the name decides.
 BF16_TFLOPS = (
     ("B200", 2250),
@@ -15,6 +17,7 @@ BF16_TFLOPS = (
     ("A10G", 70),
     ("A10", 125),
     ("L40S", 362),
+    ("L40", 181),
     ("L4", 121),
     ("RTX 6000 Ada", 364),
     ("RTX A6000", 155),
@@ -32,7 +35,8 @@ def peak_flops(device: str, precision: str) -> float | None:
     """FLOP/s of one device at bf16, by its name; None where it is not in the table, or computes in fp32."""
     if precision != "bf16":
         return None
-    return next((1e12 * t for word, t in BF16_TFLOPS if word.lower() in device.lower()), None)
+    found = (t for words, t in BF16_TFLOPS if re.search(rf"\b{re.escape(words)}\b", device, re.IGNORECASE))
+    return next((1e12 * t for t in found), None)
 
 
 def mfu(flops_per_s: float | None, device: str, precision: str, devices: int = 1) -> float | None:

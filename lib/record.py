@@ -45,6 +45,8 @@ def curve(epochs: list[dict], best: dict | None) -> dict:
     losses = [r["test_loss"] for r in epochs if r.get("test_loss") is not None]
     highest = best and best["validation_accuracy"]
     return {
+        "first_epoch_s": epochs[0]["train_s"] if epochs else None,
+        "first_epoch_steps": epochs[0]["step"] if epochs else None,
         "final_accuracy": last.get("validation_accuracy"),
         "final_loss": last.get("validation_loss"),
         "best_accuracy": highest,
@@ -78,7 +80,7 @@ def summary(run, status: str, why: str | None, elapsed: float, tests: dict) -> d
     """summary.json of a run, from its Trainer."""
     parameters = sum(p.numel() for p in run.model.parameters())
     last = run.epochs[-1] if run.epochs else {}
-    achieved = last.get("sparsity") if run.pruner else 0.0
+    achieved = last.get("sparsity") if run.sparse else 0.0
     return {
         "schema": SCHEMA,
         "status": status,
@@ -94,7 +96,7 @@ def summary(run, status: str, why: str | None, elapsed: float, tests: dict) -> d
         "steps": run.step,
         "epochs": len(run.epochs),
         "planned_steps": run.length.steps,
-        "skipped_steps": run.optimizer.skipped,
+        "skipped_steps": run.skipped,
         "batch_size": run.recipe.batch_size,
         "model_parameters": parameters,
         "prunable_parameters": run.prunable,

@@ -28,14 +28,22 @@ def resolve(config: Config) -> Config:
     if config.read(UpdateOptions).update == "auto" and (gpu or not shutil.which(COMPILER)):
         config = choose(config, "UPDATE", "eager")
     if config.read(hyper.Training).precision == "auto":
-        native = gpu or BF16 & set(provenance.cpu_units())
+        native = bf16_on_gpu() if gpu else BF16 & set(provenance.cpu_units())
         config = choose(config, "PRECISION", "bf16" if native else "fp32")
     return config
 
 
 def trains_on_gpu(config: Config) -> bool:
     device = config.read(hyper.Training).device
-    return device == "cuda" or (device == "auto" and BACKENDS["nvidia"].probe())
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return device == "cuda" or (device == "auto" and not hidden and BACKENDS["nvidia"].probe())
+
+
+def bf16_on_gpu() -> bool:
+    """Whether every NVIDIA GPU computes in bf16 itself: from compute capability 8.0 on. One that does not say is
+    taken for new."""
+    found = BACKENDS["nvidia"].devices() if BACKENDS["nvidia"].probe() else []
+    return all(d.capability is None or d.capability >= 8 for d in found)
 
 
 def choose(config: Config, name: str, member: str) -> Config:

@@ -60,14 +60,13 @@ class Run:
         """(seconds, phase, MiB) of every sample, from the source that `memory_source` names."""
         header, found = self.monitor
         devices = header.get("devices", [])
-        i = source_index(devices, found)
-        if i is None:
-            return []
-        return [
-            (s["t"], s["phase"], s["devices"][i]["process_memory"])
-            for s in (found if samples is None else samples)
-            if "process_memory" in s["devices"][i]
-        ]
+        places = sources(devices, found)
+        rows = []
+        for s in found if samples is None else samples:
+            read = [s["devices"][i]["process_memory"] for i in places if "process_memory" in s["devices"][i]]
+            if read:
+                rows.append((s["t"], s["phase"], sum(read)))
+        return rows
 
 
 @dataclass(frozen=True)
@@ -120,20 +119,21 @@ def json_lines(path: Path) -> Iterator[dict]:
                     raise InputError(f"{path}: a damaged line: {line[:80]!r} ({e})") from None
 
 
-def source_index(devices: list[dict], samples: list[dict]) -> int | None:
-    """Which of the monitor's devices memory is taken from: a GPU that reports the run's own memory, else the host."""
+def sources(devices: list[dict], samples: list[dict]) -> list[int]:
+    """Which of the monitor's devices memory is taken from: the GPUs of a vendor that report the run's own memory, whose
+    readings are added up, else the host."""
     reporting = [
         i for i, d in enumerate(devices) if any("process_memory" in s["devices"][i] for s in samples)
     ]  # fmt: skip
     gpus = [i for i in reporting if devices[i]["vendor"] != "cpu"]
-    return next(iter(gpus or reporting), None)
+    return [i for i in gpus if devices[i]["vendor"] == devices[gpus[0]]["vendor"]] or reporting[:1]
 
 
 def measured(run: Run) -> dict:
     """Memory over the training phase, mean over its time and peak in MiB, and where it was read. A sample stands for
     the time until the next one: samples are not evenly spaced, for each change of phase takes one."""
     header, samples = run.monitor
-    i = source_index(header.get("devices", []), samples)
+    places = sources(header.get("devices", []), samples)
     readings = run.memory()
     following = [t for t, _, _ in readings[1:]] + [t for t, _, _ in readings[-1:]]
 
@@ -143,10 +143,10 @@ def measured(run: Run) -> dict:
         return [(mib, max(end - t, 1e-3)) for (t, phase, mib), end in spans if phase in phases]
 
     training = during(TRAINING)
-    if i is None or not training:
+    if not places or not training:
         none = {"gpu_memory_mean": None, "gpu_memory_max": None, "inference_memory_mean": None}
         return {**none, "memory_source": None, "memory_samples": 0}
-    vendor = header["devices"][i]["vendor"]
+    vendor = header["devices"][places[0]]["vendor"]
     return {
         "gpu_memory_mean": mean(training),
         "gpu_memory_max": max(mib for mib, _ in training),
@@ -199,22 +199,29 @@ def language(data: dict) -> dict:
     fields = {"final_perplexity": "final_loss", "best_perplexity": "best_loss"}
     fields |= {f"test_perplexity_{which}": f"test_loss_{which}" for which in ("last", "best", "optimistic")}
     found = {name: perplexity(data[loss]) if known else None for name, loss in fields.items()}
-    busy = data["train_s"] if known and data["train_s"] else None
-    speed = found["tokens_per_s"] = data["steps"] * data["batch_size"] * data["block"] / busy if busy else None
+    speed = found["tokens_per_s"] = tokens_per_s(data) if known and data["train_s"] else None
     flops = speed and speed * data["flops_per_token"]
     found["mfu_pct"] = mfu(flops, data["device"], data["precision"], data["devices"]) if flops else None
     loss, size = data["test_loss_last"], (data.get("bytes_per_token") or {}).get("test")
     return found | {"test_bits_per_byte": loss / math.log(2) / size if known and loss is not None and size else None}
 
 
+def tokens_per_s(data: dict) -> float:
+    """Of training; without the first epoch of a compiled run that has others, for it is spent in compiling."""
+    steps, seconds = data["steps"], data["train_s"]
+    if data["compiled"] and data["epochs"] > 1:
+        steps, seconds = steps - data["first_epoch_steps"], seconds - data["first_epoch_s"]
+    return steps * data["batch_size"] * data["block"] / seconds
+
+
 # Every field of a summary that is not in the spec, for runs that have none.
 BLANK = (
     "metric stopped inference sample damaged_images block precision compiled tokenizer bytes_per_token "
-    "achieved_sparsity achieved_sparsity_of_all final_accuracy final_loss best_accuracy best_loss best_epoch "
-    "test_accuracy_last test_accuracy_best test_loss_last test_loss_best test_accuracy_optimistic "
-    "test_loss_optimistic std_last10 peak_to_final steps epochs planned_steps skipped_steps batch_size "
-    "model_parameters prunable_parameters data_hash flops_per_token device devices threads elapsed_s train_s "
-    "provenance"
+    "achieved_sparsity achieved_sparsity_of_all final_accuracy first_epoch_s first_epoch_steps final_loss "
+    "best_accuracy best_loss best_epoch test_accuracy_last test_accuracy_best test_loss_last test_loss_best "
+    "test_accuracy_optimistic test_loss_optimistic std_last10 peak_to_final steps epochs planned_steps "
+    "skipped_steps batch_size model_parameters prunable_parameters data_hash flops_per_token device devices threads "
+    "elapsed_s train_s provenance"
 ).split()
 
 

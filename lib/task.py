@@ -119,7 +119,7 @@ class Classification:
 
     def shown(self, model, data, add=alone):
         """How many files of a data set of files were no images."""
-        damaged = sum(len(getattr(split, "damaged", ())) for split in (data.train, data.test))
+        damaged = sum(len(getattr(split, "damaged", ())) for split in (data.train, data.validation, data.test))
         return {"damaged_images": int(add(torch.tensor(damaged)))}
 
     def batching(self, dataset, recipe, gib, devices=1):

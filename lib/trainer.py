@@ -54,7 +54,7 @@ class Trainer:
         half = self.training.precision == "bf16"
         self.autocast = functools.partial(torch.autocast, self.device.type, torch.bfloat16, half)
         full = self.training.full_train
-        self.recipe, self.batching = build.cut(task, spec.dataset, self.recipe, self.training, self.device)
+        self.recipe, self.batching = build.cut(task, spec.dataset, self.recipe, self.training, world)
         self.data = task.load(spec.dataset, self.recipe, place(config["DATA_DIR"]), self.device, full, world.share)
         samples = DATASETS[spec.dataset].train_samples(full)
         self.length = hyper.length(self.recipe, self.training.max_iters, samples)
@@ -62,6 +62,7 @@ class Trainer:
         self.model = build.model(task, spec, self.recipe, self.device)
         blocks = task.blocks(self.model) if self.training.sharding == "full" else []
         self.parallel = parallel.make(self.model, world, blocks, self.training.compile == "yes")
+        self.loss = self.parallel.compiled(task.loss)
         named = self.parallel.parameters()
         self.optimizer, self.peak_lr, self.lr_schedule = build.optimizer(named, spec, config, self.recipe)
         self.weights = self.parallel.prunable()
@@ -69,6 +70,7 @@ class Trainer:
             self.optimizer.group = self.parallel.group
         self.checkpoints = Checkpoints(world, self.parallel)
         self.pruner, self.schedule = self._prune()
+        self.sparse = self.pruner is not None
         mine = torch.tensor(sum(p.numel() for _, p in self.weights))
         self.prunable = int(self.parallel.group.sum(mine))
         self.epochs, self.best = [], None
@@ -106,6 +108,7 @@ class Trainer:
             short = True
         if short:
             raise InputError(fit.too_small(self))
+        self.skipped = self.optimizer.skipped
         tests = {**self._test(), **self._shown()} if status == "done" else {}
         self.monitor.phase("finish")
         elapsed = time.perf_counter() - started
@@ -163,8 +166,10 @@ class Trainer:
         finite changes nothing and is counted elsewhere, so it is left out of the mean."""
         self.order.manual_seed(derive(self.spec.seed, f"order/{epoch}"))
         total, counted = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        before = self.step
         for batch in self.task.batches(self.data, self.recipe, self.order):
-            if self.step == self.length.steps or self._late(time.perf_counter() - begun):
+            late = self.step > before and self._late(time.perf_counter() - begun)  # an epoch has a step at least
+            if self.step == self.length.steps or late:
                 break
             self.step += 1
             factor = hyper.learning_rate(
@@ -194,7 +199,7 @@ class Trainer:
         for i, part in enumerate(parts):
             with self.parallel.quiet(last=i == len(parts) - 1):
                 with self.autocast():
-                    loss = self.task.loss(self.parallel.network, part, self.recipe.label_smoothing)
+                    loss = self.loss(self.parallel.network, part, self.recipe.label_smoothing)
                     loss = loss * (len(part[0]) / size)
                 loss.backward()
             whole += loss.detach()
@@ -213,8 +218,11 @@ class Trainer:
         return row
 
     def _scores(self, split):
-        with self.autocast():
-            return self.task.evaluate(self.model, split, self.recipe, self.world.add)
+        try:
+            with self.autocast():
+                return self.task.evaluate(self.model, split, self.recipe, self.world.add)
+        except torch.OutOfMemoryError:
+            raise InputError(fit.too_small_to_evaluate(self)) from None
 
     def asked(self) -> float:
         """The sparsity that the events so far have asked for."""
@@ -267,10 +275,17 @@ class Trainer:
         with self.autocast():
             found = self.task.shown(self.model, self.data, self.world.add)
             if self.training.inference_test:
-                self.optimizer.state.clear()  # saved; who only asks a network has none
+                self._release()
                 self.monitor.phase("inference")
                 found["inference"] = inference.measure(self.model, self.data.example, self.device, self.world.leaders)
         return found
+
+    def _release(self) -> None:
+        """What training needs and inference does not: it has been saved."""
+        self.optimizer = self.pruner = self.loss = None
+        self.weights = []
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _record(self, row: dict) -> None:
         """One line of metrics.jsonl, and of the log where a person reads along."""

@@ -51,6 +51,14 @@ class World:
         dist.broadcast(said, 0)
         return bool(said)
 
+    def least(self, value: float) -> float:
+        """The least of what the processes bring."""
+        if self.size == 1:
+            return value
+        found = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(found, dist.ReduceOp.MIN)
+        return float(found)
+
     def wait(self) -> None:
         if self.size > 1:
             dist.all_reduce(torch.zeros(()))  # on the CPU: dist.barrier would take a GPU's queue
@@ -84,6 +92,8 @@ def join(training: Training) -> World:
     wanted, started = training.ddp_num_gpus, int(os.environ.get(STARTED, 1))
     if started != wanted:
         raise InputError(f"DDP_NUM_GPUS={wanted}, and torchrun has started {started}: give --nproc-per-node={wanted}")
+    if wanted > 1 and int(os.environ.get("WORLD_SIZE", wanted)) != wanted:
+        raise InputError(f"DDP_NUM_GPUS={wanted}: torchrun has started processes on several nodes, and a run is on one")
     device = build.device(training.device)
     if wanted == 1:
         return World(device)

@@ -25,7 +25,9 @@ from lib import kconfig, provenance  # noqa: E402
 from lib.config import Config  # noqa: E402
 from lib.data.base import Images  # noqa: E402
 from lib.data.kernel.loader import DeviceImages  # noqa: E402
+from lib.data.kernel.windows import Windows  # noqa: E402
 from lib.hyper import Length  # noqa: E402
+from lib.language import VOCABULARY  # noqa: E402
 from lib.matrix import plan  # noqa: E402
 from lib.resolve import BF16, pinned, resolve  # noqa: E402
 from lib.rundir import ROOT, SCHEMA, RunDir, write_json  # noqa: E402
@@ -37,6 +39,7 @@ from scripts.bench_core import row, turns  # noqa: E402
 NATIVE = bool(BF16 & set(provenance.cpu_units()))
 GPU = torch.cuda.is_available()
 STARTS = 5
+AHEAD = 2 * reference.WORKERS  # batches that a DataLoader holds ready
 
 
 class Silent:
@@ -50,18 +53,31 @@ class Silent:
 
 
 class Made:
-    """A model's task on images that are made here."""
+    """A model's task on data that are made here."""
 
-    def __init__(self, task, images: Images):
-        self.task, self.images = task, images
+    def __init__(self, task, made):
+        self.task, self.made = task, made
 
     def __getattr__(self, name):
         return getattr(self.task, name)
 
+
+class MadeImages(Made):
     def load(self, dataset, recipe, data_dir, device, full_train, share):
-        raw = self.images
+        raw = self.made
         splits = [DeviceImages(s, raw, device, self.task.channels, recipe.augment) for s in (raw.train, raw.test)]
         return Data(splits[0], None, splits[1], raw.hash)
+
+
+class MadeText(Made):
+    """Drawn tokens, of GPT-2's whole vocabulary: a head and a loss of that size are much of the work."""
+
+    def load(self, dataset, recipe, data_dir, device, full_train, share):
+        text = Windows(self.made, recipe.block, device, VOCABULARY["bpe"])
+        return Data(text, None, text, "bench")
+
+    def model(self, dataset, recipe):
+        return self.task.network(recipe.size, VOCABULARY["bpe"], recipe.block)
 
 
 def trainer(task, folder: Path, lines: dict) -> Trainer:
@@ -102,8 +118,8 @@ def classifier(model: str, folder: Path, n: int, steps: int, batch: int, lines: 
     """Seconds of `steps` steps of ours and of the reference, in turns."""
     task = importlib.import_module(f"{model}.train").TASK
     side, channels = (28, 1) if task.channels == 1 else (32, 3)
-    images, labels = pictures(steps * batch, channels, side)
-    run = trainer(Made(task, made(images, labels, (32 - side) // 2)), folder, lines)
+    images, labels = pictures((steps + AHEAD) * batch, channels, side)
+    run = trainer(MadeImages(task, made(images, labels, (32 - side) // 2)), folder, lines)
     torch.manual_seed(0)
     plain = task.network(10, "cifar")
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
@@ -111,11 +127,12 @@ def classifier(model: str, folder: Path, n: int, steps: int, batch: int, lines: 
     other = reference.Images(data, batch, plain, optimizer, run.device, run.recipe.label_smoothing)
 
     def theirs():
-        other.steps()
+        other.steps(steps)
         if GPU:
             torch.cuda.synchronize()
 
-    return turns({"ours": lambda: advance(run, steps), "theirs": theirs}, n) | {"precision": run.training.precision}
+    arms = {"ours": lambda: advance(run, steps), "theirs": theirs}
+    return turns(arms, n, before=other.begin) | {"precision": run.training.precision}
 
 
 def lenet5(n: int, folder: Path) -> Iterator[dict]:
@@ -161,7 +178,8 @@ def gpt2(n: int, folder: Path) -> Iterator[dict]:
         "GPT2_EVAL_INTERVAL": str(steps),
         "MAX_ITERS": "10000",
     }
-    run = trainer(task.TASK, folder, lines)
+    drawn = np.random.default_rng(0).integers(0, 50257, 1 << 20, dtype=np.uint16)
+    run = trainer(MadeText(task.TASK, drawn) if GPU else task.TASK, folder, lines)
     shape, vocabulary = sizes.SIZES[size], run.model.transformer["wte"].weight.shape[0]
     plain = reference.GPT(shape.layers, shape.heads, shape.width, vocabulary, run.recipe.block)
     stream = run.data.train.stream.cpu().numpy().astype(np.uint16)

@@ -6,6 +6,7 @@ on a GPU bf16 and torch.compile. Nothing of lib is used here, so that tuning one
 """
 
 import math
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -50,7 +51,8 @@ def cifar_transform() -> Callable:
 
 
 class Images:
-    """Training of a classifier; `steps()` takes one pass over the data set's batches."""
+    """Training of a classifier, in passes: `begin()` starts one and waits until its workers are ahead, `steps(n)` takes
+    n batches of it, fewer than it has, so that the workers are at work as in the middle of an epoch."""
 
     def __init__(self, data: Pictures, batch: int, model: nn.Module, optimizer, device: torch.device, smoothing=0.0):
         pin = device.type == "cuda"
@@ -60,18 +62,23 @@ class Images:
         self.model, self.optimizer, self.device = model.to(device), optimizer, device
         self.criterion = nn.CrossEntropyLoss(label_smoothing=smoothing)
 
-    def steps(self) -> float:
-        """Its mean loss, fetched once."""
+    def begin(self, seconds: float = 0.5) -> None:
+        self.batches = iter(self.loader)
+        time.sleep(seconds)
+
+    def steps(self, n: int) -> float:
+        """The mean loss of n batches, fetched once."""
         self.model.train()
         total = 0.0
-        for x, y in self.loader:
+        for _ in range(n):
+            x, y = next(self.batches)
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
             loss = self.criterion(self.model(x), y)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             total += loss.detach()
-        return float(total) / len(self.loader)
+        return float(total) / n
 
 
 class CausalSelfAttention(nn.Module):

@@ -87,10 +87,10 @@ class TextSet:
         """None: an epoch of text is a number of steps (EVAL_INTERVAL)."""
         return 0
 
-    def check(self, data_dir: Path) -> None:
+    def check(self, data_dir: Path, asked: str = "auto") -> None:
         if self.files:
             check_files(self.title, data_dir / self.folder, self.files, STDLIB)
-        if "bpe" in self.tokenizers:
+        if "bpe" in (self.tokenizers[:1] if asked == "auto" else [asked]):
             check_files("GPT-2's byte pairs", data_dir / BPE, BPE_FILES, STDLIB)
 
     def download(self, data_dir: Path) -> None:
@@ -104,7 +104,7 @@ class TextSet:
         name = self.tokenizers[0] if asked == "auto" else asked
         if name not in self.tokenizers:
             raise InputError(f"{self.title} has no tokenizer {name}: choose {' or '.join(self.tokenizers)}")
-        self.check(data_dir)
+        self.check(data_dir, name)
         return tokens(self, data_dir, tokenizer(name, data_dir))
 
 

@@ -10,7 +10,8 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Device:
-    """What does not change. uuid is the vendor's; memory_total in MiB, power_limit in watts."""
+    """What does not change. uuid is the vendor's; memory_total in MiB, power_limit in watts; capability of computing,
+    as NVIDIA counts it."""
 
     vendor: str
     index: int
@@ -18,6 +19,7 @@ class Device:
     uuid: str | None = None
     memory_total: float | None = None
     power_limit: float | None = None
+    capability: float | None = None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class Nvidia:
         memory = self._ask(n.nvmlDeviceGetMemoryInfo, handle)
         total = memory.total / MIB if memory else None
         limit = self._ask(n.nvmlDeviceGetEnforcedPowerLimit, handle)
+        capability = self._ask(n.nvmlDeviceGetCudaComputeCapability, handle)
         return Device(
             "nvidia",
             index,
@@ -38,6 +39,7 @@ class Nvidia:
             self._ask(n.nvmlDeviceGetUUID, handle),
             total,
             limit / 1000 if limit is not None else None,
+            None if capability is None else float(f"{capability[0]}.{capability[1]}"),
         )
 
     def sample(self, device: Device, pids: set[int]) -> Sample:

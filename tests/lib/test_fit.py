@@ -70,5 +70,7 @@ def test_utilisation():
     assert peak_flops("NVIDIA H100 80GB HBM3", "bf16") == peak_flops("NVIDIA GH200 480GB", "bf16") == 989e12
     assert peak_flops("NVIDIA A10G", "bf16") != peak_flops("NVIDIA A10", "bf16")
     assert peak_flops("NVIDIA H100 PCIe", "fp32") is peak_flops("Intel(R) Xeon(R)", "bf16") is None
+    assert peak_flops("NVIDIA L40", "bf16") == 181e12
+    assert peak_flops("NVIDIA RTX A1000", "bf16") is peak_flops("NVIDIA GB200", "bf16") is None
     assert mfu(312e12, "NVIDIA A100-SXM4-80GB", "bf16", devices=2) == pytest.approx(50)
     assert mfu(1e12, "a CPU", "bf16") is None

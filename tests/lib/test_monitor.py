@@ -60,6 +60,7 @@ def nvml(**refused):
         "nvmlDeviceGetPowerUsage": 61500,
         "nvmlDeviceGetEnforcedPowerLimit": 400_000,
         "nvmlDeviceGetTotalEnergyConsumption": 12_500,
+        "nvmlDeviceGetCudaComputeCapability": (8, 0),
         "nvmlDeviceGetFanSpeed": 30,
         "nvmlDeviceGetClockInfo": 1410,
         "nvmlDeviceGetTemperature": 33,
@@ -89,7 +90,7 @@ def nvidia(**refused) -> tuple[Nvidia, Device]:
 
 def test_nvidia_reads_the_runs_own_processes():
     backend, device = nvidia()
-    assert device == Device("nvidia", 0, "NVIDIA A100", "GPU-1", 80.0, 400.0)
+    assert device == Device("nvidia", 0, "NVIDIA A100", "GPU-1", 80.0, 400.0, 8.0)
     assert backend.sample(device, {2, 99}) == Sample(42, 8.0, 4.0, 33, 61.5, 30, 1410, 1410, 12.5)
 
 

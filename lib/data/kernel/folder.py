@@ -35,7 +35,7 @@ class Files(Dataset):
         try:
             with Image.open(path) as file:
                 image = file.convert("RGB")
-        except (OSError, ValueError, SyntaxError):  # what PIL raises of damaged files
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what PIL raises of damaged files
             return torch.zeros(3, SIDE, SIDE, dtype=torch.uint8), -1, i
         return self.seen(image, i), label, i
 
@@ -74,7 +74,9 @@ class FolderImages:
         order = torch.randperm(len(self), generator=generator).tolist()
         seed = int(torch.randint(1 << 48, (), generator=generator)) if self.augment else None
         size, part = min(batch_size, len(self)), self.share.rows(min(batch_size, len(self)))
-        for x, y in self.batches([order[i * size : (i + 1) * size][part] for i in range(len(self) // size)], seed):
+        parts = [order[i * size : (i + 1) * size][part] for i in range(len(self) // size)]
+        # Several processes need batches of one size, or their goes would not be as many.
+        for x, y in self.batches(parts, seed, keep=self.share.size > 1):
             # A loss over no label is no number, so that a batch without one image is a step that changes nothing.
             yield x, y if len(y) else torch.full((len(x),), NONE, device=self.device)
 
@@ -88,8 +90,9 @@ class FolderImages:
         for (x, y), (_, counts) in zip(found, turns, strict=True):
             yield x, y if counts else y[:0]
 
-    def batches(self, indices: list[list[int]], seed: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """One for each list: its images and their labels. Where all its files are damaged, black ones and no label."""
+    def batches(self, indices: list[list[int]], seed: int | None, keep=False) -> Iterator[tuple[Tensor, Tensor]]:
+        """One for each list: its images and their labels. Where all its files are damaged, black ones and no label;
+        keep: where some are, black ones with the label NONE."""
         gpu = self.device.type == "cuda"
         workers = min(WORKERS, os.cpu_count() or 1, len(indices))
         files, own = Files(self.samples, seed), torch.Generator()  # or it would draw from the run's random numbers
@@ -98,7 +101,10 @@ class FolderImages:
             good = y >= 0
             if not bool(good.all()):
                 self.note([self.samples[i][0] for i in index[~good].tolist()])
-                x, y = x[good] if bool(good.any()) else x, y[good]
+                if keep:
+                    y = y.where(good, NONE)
+                else:
+                    x, y = x[good] if bool(good.any()) else x, y[good]
             x = x.to(self.device, non_blocking=gpu).float().mul_(self.scale).add_(self.shift)
             yield x.contiguous(memory_format=torch.channels_last), y.to(self.device, non_blocking=gpu)
 

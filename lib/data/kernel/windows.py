@@ -46,9 +46,9 @@ class Windows:
         return (self.count - 1) // self.block
 
     def take(self, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """The windows that begin at `starts`, an int64 tensor on the CPU."""
+        """The windows that begin at `starts`, an int64 tensor: on the device where the stream is."""
         if torch.is_tensor(self.stream):
-            found = self.stream[starts.to(self.device)[:, None] + self.reach].long()
+            found = self.stream[starts[:, None] + self.reach].long()
         else:
             rows = np.stack([self.stream[s : s + self.block + 1] for s in starts.tolist()]).astype(np.int64)
             found = torch.from_numpy(rows)
@@ -59,6 +59,7 @@ class Windows:
     def epoch(self, batches: int, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of `batches` batches of windows that begin anywhere, drawn from `generator`."""
         starts = torch.randint(self.count - self.block, (batches, batch_size), generator=generator)
+        starts = starts.to(self.reach.device) if torch.is_tensor(self.stream) else starts  # once: each copy is a wait
         batches = (self.take(row[self.share.rows(batch_size)]) for row in starts)
         yield from batches if torch.is_tensor(self.stream) else ahead(batches)
 
@@ -66,7 +67,8 @@ class Windows:
         """Windows side by side, all of them or the first `most`, over all processes; a batch that another process
         counts has no targets here."""
         n = min(len(self), most or len(self))
-        parts = (torch.arange(n) * self.block).split(batch_size)
+        there = self.reach.device if torch.is_tensor(self.stream) else "cpu"
+        parts = (torch.arange(n, device=there) * self.block).split(batch_size)
         for i, counts in self.share.turns(len(parts)):
             x, y = self.take(parts[i])
             yield x, y if counts else y[:0]

@@ -93,18 +93,21 @@ class Base(torch.optim.Optimizer):
                 loss = closure()
         held = [(g, [p for p in g["params"] if p.grad is not None]) for g in self.param_groups]
         params = [p for _, ps in held for p in ps]
-        norm, reads_dense = None, bool(self.on_gradients)
+        norm, reads_dense, overflow = None, bool(self.on_gradients), False
         if reads_dense:
-            if not self._count(self._finite(params, self._whole(self.norms(params, dense=True)))):
+            good, overflow = self._look(params, self._whole(self.norms(params, dense=True)))
+            if not self._count(good):
                 return loss
             for hook in self.on_gradients:
                 hook()
         self.mask_gradients(self.masked_beforehand(params))
         if params and (self.param_groups[0]["clip_norm"] or not reads_dense):
             norm = self._whole(self.norms(params))
-        if not reads_dense and not self._count(norm is None or self._finite(params, norm)):
-            return loss
-        clip = self._clip(params, norm)
+        if not reads_dense:
+            good, overflow = self._look(params, norm)
+            if not self._count(good):
+                return loss
+        clip = self._clip(params, norm, overflow)
         self.begin()
         for group, ps in held:
             if ps:
@@ -143,18 +146,22 @@ class Base(torch.optim.Optimizer):
         norm = total(norms)
         return norm if self.group is None else self.group.sum(norm.double().square()).sqrt()
 
-    def _finite(self, params: list[Tensor], norm: Tensor) -> bool:
-        if self.group is None or norm.isfinite():
-            return finite(params, norm)
-        return int(self.group.sum(torch.tensor(int(finite(params, norm))))) == int(self.group.sum(torch.tensor(1)))
+    def _look(self, params: list[Tensor], norm: Tensor | None) -> tuple[bool, bool]:
+        """(whether all gradients are finite, whether their norm is not though they are), given the norm."""
+        if norm is None or norm.isfinite():
+            return True, False
+        good = finite(params)
+        if self.group is not None:
+            good = int(self.group.sum(torch.tensor(int(not good)))) == 0
+        return good, good
 
-    def _clip(self, params: list[Tensor], norm: Tensor | None) -> Tensor | None:
+    def _clip(self, params: list[Tensor], norm: Tensor | None, overflow: bool) -> Tensor | None:
         """The factor on all gradients that brings their global norm to at most clip_norm, as in torch's
         clip_grad_norm_."""
         most = self.param_groups[0]["clip_norm"]
         if not most or norm is None:
             return None
-        if not norm.isfinite():  # finite gradients whose squares overflow
+        if overflow:
             self.mask_gradients(params)
             norm = self._whole([p.grad.double().norm() for p in params])
         return (most / (norm + 1e-6)).clamp(max=1.0).float()
@@ -166,9 +173,7 @@ def total(norms: list[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
 
 
-def finite(params: list[Tensor], norm: Tensor) -> bool:
-    """Whether all gradients are finite, given their norm: it can only err by overflow, and then all are looked at."""
-    if norm.isfinite():
-        return True
+def finite(params: list[Tensor]) -> bool:
+    """Whether all gradients are finite: for those whose norm is not, which can err by overflow."""
     largest = torch._foreach_norm([p.grad for p in params if p.grad.numel()], float("inf"))
     return bool(torch.stack([n.float() for n in largest]).isfinite().all())
