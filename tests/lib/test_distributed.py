@@ -157,7 +157,7 @@ def test_the_first_failure_is_the_reason(tmp_path):
     settings = {**GPT2, "GPT2_BLOCK": "1000000", "GPT2_EVAL_TOKENS": "0"}
     d, process = started(tmp_path, configured("adamw", "none", DDP_NUM_GPUS="2", **settings))
     out, _ = process.communicate(timeout=200)
-    assert process.returncode != 0
+    assert process.returncode == 2
     assert "give more text, or a smaller GPT2_BLOCK" in d.error.read_text()
     assert d.error.read_text() in out
     assert not d.summary.exists()
@@ -197,6 +197,21 @@ def test_nothing_is_left_of_a_run_that_is_killed(tmp_path, whom):
         time.sleep(0.2)
 
 
+@pytest.mark.slow
+def test_the_documented_torchrun_command(tmp_path):
+    (spec,) = plan(config := configured("adamw", "none", DDP_NUM_GPUS="2", **GPT2)).specs
+    d = RunDir(tmp_path / spec.id).create(kconfig.normalise(pin(config, spec)), spec)
+    [line] = [
+        x for x in (ROOT / "docs/hyperparameter-auto-detection.md").read_text().splitlines() if "or: torchrun" in x
+    ]
+    documented = (
+        line.split("or: torchrun ")[1].replace("nproc-per-node 4", "nproc-per-node 2").replace("DIR", str(d.path))
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *documented.split()]
+    subprocess.run(command, cwd=ROOT / "gpt2", check=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert d.finished
+
+
 @pytest.mark.parametrize(("rank", "rows"), [(0, slice(0, 4)), (1, slice(4, 8)), (2, slice(8, 12))])
 def test_shares_of_a_batch(rank, rows):
     assert Share(rank, 3).rows(12) == rows == Share(rank, 3).rows(14)
@@ -223,6 +238,24 @@ def test_another_number_of_processes_than_configured(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     with pytest.raises(InputError, match="DDP_NUM_GPUS=2, and torchrun has started 4: give --nproc-per-node=2"):
         join(Training(ddp_num_gpus=2, device="cpu"))
+
+
+def test_processes_on_several_nodes(monkeypatch):
+    for name, value in {"LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="DDP_NUM_GPUS=2: torchrun has started processes on several nodes"):
+        join(Training(ddp_num_gpus=2, device="cpu"))
+
+
+def test_torchrun_with_settings_is_sent_to_what_makes_a_directory(monkeypatch, tmp_path, capsys):
+    from lenet5.train import TASK
+    from lib.main import main
+
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    flags = "--dataset digits --optimizer adamw --pruning-method none --ddp-num-gpus 2 --results".split()
+    assert main(TASK, [*flags, str(tmp_path / "r")]) == 2
+    assert "give --ddp-num-gpus N to train.py" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
 
 
 def test_more_gpus_than_there_are(monkeypatch):

@@ -126,3 +126,22 @@ def test_a_batch_of_damaged_files_is_a_step_that_changes_nothing(root):
     for x, y in FolderImages(data.train, data, CPU, augment=True).epoch(10, torch.Generator()):
         assert x.shape == (10, 3, SIDE, SIDE)
         assert torch.nn.functional.cross_entropy(torch.randn(10, 3), y).isnan()
+
+
+def test_several_processes_keep_batches_of_one_size(root):
+    """Or one of them would take fewer goes than the others, and wait for nobody."""
+    (root / "train" / "n02" / "03.JPEG").write_bytes(b"no image")
+    data = folders(root, 6)
+    made = FolderImages(data.train + data.validation, data, CPU, augment=True, share=Share(0, 2))
+    other = FolderImages(data.train + data.validation, data, CPU, augment=True, share=Share(1, 2))
+    found = [y for m in (made, other) for _, y in m.epoch(12, torch.Generator().manual_seed(0))]
+    assert {len(y) for y in found} == {6}
+    assert sum(int((y == -100).sum()) for y in found) == len(made.damaged) + len(other.damaged) == 1
+
+
+def test_an_image_that_unpacks_to_too_much_is_damaged(root, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    data = folders(root, 6)
+    made = FolderImages(data.test, data, CPU)
+    assert sum(len(y) for _, y in made.in_order(3)) == 0
+    assert len(made.damaged) == 6

@@ -104,6 +104,16 @@ def test_a_gpu_that_reports_the_process_comes_before_the_host(root):
     assert (r.gpu_memory_mean, r.memory_source) == (40.0, "NVIDIA process memory")
 
 
+def test_the_memory_of_several_gpus_is_their_sum(root):
+    finish(root, "lenet5_adamw_none")
+    header = HEADER | {"devices": [{"vendor": "nvidia"}, {"vendor": "cpu"}, {"vendor": "nvidia"}]}
+    rows = [{"t": t, "phase": "train", "devices": [[40.0], [500.0], [x]]} for t, x in ((1, 50.0), (2, None), (3, 70.0))]
+    write_lines(root / "lenet5_adamw_none" / "monitor.jsonl", [header, *rows])
+    [r] = [r for r in results.load(root) if r.id == "lenet5_adamw_none"]
+    assert r.gpu_memory_max == 110
+    assert r.memory_source == "NVIDIA process memory"
+
+
 @pytest.mark.parametrize("monitor", [None, [HEADER], [HEADER, sample(1, "train")], [HEADER, sample(1, "load", 5.0)]])
 def test_memory_that_was_not_reported_is_null(root, monitor):
     finish(root, "lenet5_adamw_none")

@@ -116,3 +116,14 @@ def test_goes_of_gradients_are_one_batch(tmp_path):
     for other in weights[1:]:
         for name, p in weights[0].items():
             torch.testing.assert_close(other[name], p, rtol=1e-3, atol=1e-4)
+
+
+def test_a_limit_that_is_over_before_an_epoch_begins_is_no_divergence(tmp_path, monkeypatch):
+    """As where its data take long to come: the epoch has one step, and not none."""
+    from lib.trainer import Trainer
+
+    monkeypatch.setattr(Trainer, "_late", lambda self, running=0.0: running > 0 and len(self.epochs) == 1)
+    r = run(tmp_path, "adamw", LENET5_BATCH_SIZE="64")
+    assert r.summary["status"] == "done"
+    assert [e["step"] for e in r.epochs][:2] == [18, 19]
+    assert all(e["train_loss"] is not None for e in r.epochs)
