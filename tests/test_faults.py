@@ -50,7 +50,7 @@ def records(program) -> dict:
 def sabotage(program, code: str) -> None:
     """Put `code` where every run passes, with `self.spec` at hand."""
     path = program.path / "lib" / "trainer.py"
-    mark = "    def _start(self) -> dict:\n"
+    mark = "    def _epoch(self, started: float) -> None:\n"
     text = path.read_text()
     assert mark in text
     path.write_text(text.replace(mark, f"{mark}        import os, signal, time\n        {code}\n"))

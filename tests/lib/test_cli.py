@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from lib import cli, kconfig, main
+from lib.config import Config
 from lib.matrix import expand
 from lib.rundir import OWN
 
@@ -207,7 +208,7 @@ def test_the_status_of_a_run_is_the_exit_status(monkeypatch, tmp_path, status, c
     from lib.rundir import RunDir
 
     monkeypatch.setattr(lib.trainer, "train", lambda *_: status)
-    assert one(None, RunDir(tmp_path), None, None) == code
+    assert one(None, RunDir(tmp_path), Config({}, {}), None) == code
 
 
 def test_help_says_defaults():

@@ -8,7 +8,10 @@ import pytest
 
 from lib.rundir import ROOT
 
-CASES = {"lenet5": ["--dataset", "digits"], "gpt2": ["--dataset", "stdlib", "--size", "tiny", "--block", "16"]}
+CASES = {
+    "lenet5": ["--dataset", "digits"],
+    "gpt2": ["--dataset", "stdlib", "--size", "tiny", "--block", "16", "--eval-tokens", "64"],
+}
 HEAVY = ("torch._dynamo", "sympy", "sklearn", "torchvision", "tiktoken", "torch.distributed.fsdp")
 
 
