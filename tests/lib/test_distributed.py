@@ -82,6 +82,7 @@ CASES = {
     "resnet18-sgd": ("sgd", "magnitude", RESNET),
     "lenet5-magnitude": ("sgd", "magnitude", LENET),
     "gpt2-rigl": ("adamw", "rigl", GPT2),
+    "lenet5-compiled": ("sgd", "magnitude", {**LENET, "COMPILE_YES": "y"}),
 }
 
 
