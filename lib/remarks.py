@@ -27,13 +27,15 @@ def conditions(group: Results) -> str:
     if metric(group) == "perplexity":
         quality = f"perplexities of tokens ({distinct('tokenizer')})"
     one = ", so differences have no interval" if len(seeds) == 1 else ""
+    many = {r.data.get("devices") or 1 for r in done}  # records in docs may be older
+    each = f" in each of {max(many)} processes" if many != {1} else ""
     origins = list(dict.fromkeys(origin(r, group) for r in group))
     return (
         f"n = {len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))}){one}; "
         f"{distinct('steps')} steps of {distinct('batch_size')} samples; {quality}, memory in MiB "
         f"({distinct('memory_source')}, training phase), time in seconds; "
         f"{distinct('device')}, {distinct('precision')}; "
-        f"{distinct('threads')} thread{'s' * (distinct('threads') != '1')}; "
+        f"{distinct('threads')} thread{'s' * (distinct('threads') != '1')}{each}; "
         f"data {distinct('data_hash', lambda h: h[:12])}; commit {' or '.join(origins)}."
     )
 

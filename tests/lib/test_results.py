@@ -206,3 +206,12 @@ def test_a_damaged_summary_is_a_failed_run(root):
     [r] = results.load(root)
     assert (r.status, "make continue" in r.reason) == ("failed", True)
     assert not rundir.RunDir(r.path).finished
+
+
+def test_the_conditions_name_the_processes_of_a_run(root):
+    from lib.remarks import conditions
+
+    finish(root, "lenet5_adamw_none", threads=2, devices=1)
+    assert "; 2 threads; data" in conditions(results.load(root))
+    finish(root, "lenet5_adamw_none", threads=2, devices=4)
+    assert "; 2 threads in each of 4 processes; data" in conditions(results.load(root))
