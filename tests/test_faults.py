@@ -120,6 +120,7 @@ def exact(run: Path) -> list[dict]:
     return [{k: v for k, v in r.items() if not k.endswith("_s") and k != "memory"} for r in rows]
 
 
+@pytest.mark.slow
 def test_a_directory_is_enough(program):
     """A run's directory reproduces it bitwise in a fresh interpreter, whatever process it was forked from and whatever
     ran before it; report and graphs come from the results directory alone, without torch and without a .config."""

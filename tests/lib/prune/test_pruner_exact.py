@@ -121,6 +121,7 @@ def one_random_run(build, seed):
     assert pruner.finished
 
 
+@pytest.mark.slow
 def test_200_random_networks_end_exactly_at_their_target(build):
     for seed in range(200):
         one_random_run(build, seed)

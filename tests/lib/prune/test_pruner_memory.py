@@ -53,7 +53,7 @@ def held(build, method, name, steps=3):
 
 PAIRS = [(m, n) for m in SPARSE for n in ([optimizer_for(m)] if PRUNERS[m].pairs_with else ["sgd", *ADAMS])]
 CASES = [
-    pytest.param(m, n, steps, marks=() if n in ("sgd", "adamw", "adamwprune") and steps == 5 else pytest.mark.slow)
+    pytest.param(m, n, steps, marks=() if n in ("adamw", "adamwprune") and steps == 5 else pytest.mark.slow)
     for m, n in PAIRS
     for steps in (2, 5)
 ]
