@@ -12,10 +12,11 @@ def save(path: Path, state: dict) -> None:
     part.replace(path)
 
 
-def load(path: Path, device="cpu") -> dict:
+def load(path: Path) -> dict:
+    """On the CPU, and mapped: what is not used of a file is never read."""
     import torch
 
-    return torch.load(path, map_location=device, weights_only=True)
+    return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
 
 
 class Checkpoints:
@@ -41,10 +42,7 @@ class Checkpoints:
         self.world.wait()
 
     def load_model(self, path: Path) -> None:
-        """From a file that stays one: of a complete state the optimizer's part is never read."""
-        import torch
-
-        self.parallel.load_model(torch.load(path, map_location="cpu", mmap=True, weights_only=True)["model"])
+        self.parallel.load_model(load(path)["model"])
 
     def agree(self, step: int) -> None:
         """Raise RuntimeError unless replicas are still one model: each moves and prunes its weights on its own."""

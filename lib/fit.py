@@ -23,8 +23,7 @@ def too_small(run) -> str:
     """What to say of a run, a Trainer, that has run out of memory in training."""
     recipe, model = run.recipe, run.spec.model.upper()
     at_once = recipe.micro_batch or recipe.batch_size // run.world.size
-    gpu = f"{run.device_name} ({total(run.device) / GIB:.1f} GiB)"
-    said = f"{gpu} is too small for {at_once} samples of {run.spec.model} at a time"
+    said = f"{gpu(run)} is too small for {at_once} samples of {run.spec.model} at a time"
     if run.world.size > 1:  # to try is to exchange gradients, and the others may not be here
         return f"{said}: lower {model}_MICRO_BATCH, with HYPER_PARAM_AUTO=n"
     run.optimizer.zero_grad(set_to_none=True)
@@ -36,8 +35,11 @@ def too_small(run) -> str:
 
 def too_small_to_evaluate(run) -> str:
     size, model = run.recipe.eval_batch_size, run.spec.model.upper()
-    gpu = f"{run.device_name} ({total(run.device) / GIB:.1f} GiB)"
-    return f"{gpu} is too small to evaluate {size} samples at a time: lower {model}_EVAL_BATCH_SIZE"
+    return f"{gpu(run)} is too small to evaluate {size} samples at a time: lower {model}_EVAL_BATCH_SIZE"
+
+
+def gpu(run) -> str:
+    return f"{run.device_name} ({total(run.device) / GIB:.1f} GiB)"
 
 
 def peak(run, n: int) -> int:

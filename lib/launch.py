@@ -16,6 +16,11 @@ STARTED = "LOCAL_WORLD_SIZE"  # what torchrun tells the processes that it starts
 GRACE_S = 15.0  # what interrupted processes have to put their papers in order
 
 
+def started() -> int:
+    """Processes that torchrun has started, this one among them; 1 without torchrun."""
+    return int(os.environ.get(STARTED, 1))
+
+
 def devices(config: Config) -> int:
     """Processes that are still to be started for a run: 0 where this is one of them, or the only one."""
     wanted = config.read(Training).ddp_num_gpus

@@ -33,7 +33,7 @@ def alone(task, config: Config) -> int:
     """A run from flags: a matrix of one, in a results directory of its own, with its report."""
     from lib.runner import prepare, show
 
-    if int(os.environ.get(launch.STARTED, 1)) > 1:
+    if launch.started() > 1:
         raise InputError(
             "torchrun starts the processes of a run that has its directory: `-- train.py --run DIR`. With settings "
             "give --ddp-num-gpus N to train.py, which makes the directory and starts them itself"

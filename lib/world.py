@@ -16,7 +16,7 @@ from lib import build
 from lib.config import InputError
 from lib.data.base import Share
 from lib.hyper import Training
-from lib.launch import STARTED, follow
+from lib.launch import follow, started
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ class World:
 
 def join(training: Training) -> World:
     """This process's place. Raises InputError where the number of processes or of GPUs is not what the config says."""
-    wanted, started = training.ddp_num_gpus, int(os.environ.get(STARTED, 1))
-    if started != wanted:
-        raise InputError(f"DDP_NUM_GPUS={wanted}, and torchrun has started {started}: give --nproc-per-node={wanted}")
+    wanted, count = training.ddp_num_gpus, started()
+    if count != wanted:
+        raise InputError(f"DDP_NUM_GPUS={wanted}, and torchrun has started {count}: give --nproc-per-node={wanted}")
     if wanted > 1 and int(os.environ.get("WORLD_SIZE", wanted)) != wanted:
         raise InputError(f"DDP_NUM_GPUS={wanted}: torchrun has started processes on several nodes, and a run is on one")
     device = build.device(training.device)

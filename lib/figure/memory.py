@@ -41,20 +41,20 @@ def gpu_memory_comparison(results: Results):
         foot = family.foot(*about_seeds(family), *family.memory_notes())
         fig = page(10.5, rows_height(family, "optimizer"), "Memory of every run, mean and peak", foot, legends)
         left, right = fig.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
-        both(left, family)
+        both(left, family, MEAN, PEAK)
+        left.set(title="From zero: mean (colour), peak (grey)", xlabel=in_mib(family, "mean and peak"))
         span(right, family)
         yield f"gpu_memory_comparison{family.suffix}", fig
 
 
-def both(ax, family: Family) -> None:
-    """Mean and peak of every setting as bars from zero, the peak behind."""
+def both(ax, family: Family, front: str, behind: str) -> None:
+    """Two memories of every setting as bars from zero: coloured, and grey behind it."""
     for y, s, hue in each_row(family, "optimizer"):
-        mean, peak = s.mean(MEAN), s.mean(PEAK)
-        ax.barh(y, peak, height=0.74, color="#e2e2e2", edgecolor="#999999", linewidth=0.6)
-        ax.barh(y, mean, height=0.5, **fill(family, s.r, hue))
-        number(ax, peak, y, f"{mean:.1f} | {peak:.1f}", 4)
-    ax.set_xlim(0, 1.32 * max(s.mean(PEAK) for s in family.settings))
-    ax.set(title="From zero: mean (colour), peak (grey)", xlabel=in_mib(family, "mean and peak"))
+        a, b = s.mean(front), s.mean(behind)
+        ax.barh(y, b, height=0.74, color="#e2e2e2", edgecolor="#999999", linewidth=0.6)
+        ax.barh(y, a, height=0.5, **fill(family, s.r, hue))
+        number(ax, max(a, b), y, f"{a:.1f} | {b:.1f}", 4)
+    ax.set_xlim(0, 1.32 * max(s.mean(f) for s in family.settings for f in (front, behind)))
     row_axis(ax, family, "optimizer")
 
 
