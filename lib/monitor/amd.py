@@ -1,13 +1,15 @@
 """AMD GPUs through the amdgpu driver's files: no ROCm is needed.
 
-Source: Documentation/gpu/amdgpu/ and drivers/gpu/drm/amd/pm/amdgpu_pm.c (kernel doc) of the Linux kernel.
+Source: Documentation/gpu/amdgpu/ and drivers/gpu/drm/amd/pm/amdgpu_pm.c (kernel doc) of the Linux kernel. What goes
+over PCIe is not read: the driver counts it anew for each reader of pcie_bw, and keeps the reader waiting for a second.
 """
 
 import re
+import time
 from pathlib import Path
 
-from lib.monitor.base import BACKENDS, MIB, Device, Sample
-from lib.monitor.drm import Root, labelled, number, sensor, slot, text
+from lib.monitor.base import BACKENDS, MIB, Device, Process, Rates, Sample
+from lib.monitor.drm import Root, labelled, link, number, sensor, slot, text
 
 VENDOR = "0x1002"
 VRAM = r"vram\d*"
@@ -16,8 +18,8 @@ VRAM = r"vram\d*"
 class Amd:
     vendor = "amd"
 
-    def __init__(self, root: Root | None = None):
-        self.root = root or Root()
+    def __init__(self, root: Root | None = None, clock=time.monotonic):
+        self.root, self.clock, self.rates = root or Root(), clock, Rates()
 
     def probe(self) -> bool:
         return bool(self._cards())
@@ -25,6 +27,10 @@ class Amd:
     def _cards(self) -> list[Path]:
         """Those with memory of their own to report: another driver's file of the name is not there."""
         return [c for c in self.root.cards(VENDOR) if (c / "mem_info_vram_total").exists()]
+
+    def _card(self, device: Device) -> Path | None:
+        """By its slot: when a card goes away, the numbers of the others change."""
+        return next((c for c in self._cards() if slot(c) == device.bus), None)
 
     def devices(self) -> list[Device]:
         return [
@@ -35,15 +41,16 @@ class Amd:
                 text(c / "unique_id") or slot(c),
                 number(c / "mem_info_vram_total", 1 / MIB),
                 power_limit=sensor(c, "power1_cap", scale=1e-6),
+                bus=slot(c),
+                link=link(c),
             )
             for i, c in enumerate(self._cards())
         ]
 
     def sample(self, device: Device, pids: set[int]) -> Sample:
-        cards = self._cards()
-        if device.index >= len(cards):  # it has gone
+        c = self._card(device)
+        if c is None:  # it has gone
             return Sample()
-        c = cards[device.index]
         return Sample(
             utilization=number(c / "gpu_busy_percent"),
             memory_used=number(c / "mem_info_vram_used", 1 / MIB),
@@ -53,7 +60,12 @@ class Amd:
             fan=fan(c),
             clock=active(c / "pp_dpm_sclk"),
             memory_clock=active(c / "pp_dpm_mclk"),
+            hotspot=labelled(c, "junction"),
+            memory_temperature=labelled(c, "mem"),
         )
+
+    def processes(self, device: Device) -> list[Process]:
+        return self.root.processes(device.bus or "", VRAM, self.rates, self.clock())
 
 
 def fan(card: Path) -> float | None:

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lib.monitor.base import MIB
+from lib.monitor.base import MIB, Process, Rates
 
+GENERATION = {2.5: 1, 5.0: 2, 8.0: 3, 16.0: 4, 32.0: 5, 64.0: 6}  # of PCIe, by GT/s
 UNITS = {"": 1, "B": 1, "KiB": 1024, "MiB": MIB}
 
 
@@ -31,6 +32,8 @@ class Root:
         descriptors."""
         seen = set()
         for path in listed(self.proc / str(pid) / "fdinfo"):
+            if not of_drm(path):
+                continue
             found = dict(re.findall(r"^(drm-[^:]+):\s*(.*?)\s*$", text(path) or "", re.MULTILINE))
             if found.get("drm-pdev") == slot and found.get("drm-client-id") not in seen:
                 seen.add(found.get("drm-client-id"))
@@ -38,16 +41,49 @@ class Root:
 
     def memory(self, pids: set[int], slot: str, regions: str) -> float | None:
         """MiB that processes hold in the regions of a card whose names match; None where no client says so."""
-        total, known = 0, False
-        for pid in pids:
-            for client in self.clients(pid, slot):
-                # resident is what is there now; older drivers give `memory`, with the same meaning.
-                kinds = ("drm-resident-", "drm-memory-")
-                kind = next((k for k in kinds if any(re.fullmatch(k + regions, key) for key in client)), None)
-                for key, value in client.items():
-                    if kind and re.fullmatch(kind + regions, key):
-                        total, known = total + size(value), True
-        return total / MIB if known else None
+        found = [holds(client, regions) for pid in pids for client in self.clients(pid, slot)]
+        known = [size for size in found if size is not None]
+        return sum(known) / MIB if known else None
+
+    def processes(self, slot: str, regions: str, rates: Rates, now: float) -> list[Process]:
+        """All processes that use the card in this slot; a process is as busy as its busiest kind of engine."""
+        found = []
+        for pid in (int(p.name) for p in listed(self.proc) if p.name.isdecimal()):
+            clients = list(self.clients(pid, slot))
+            if not clients:
+                continue
+            sizes = [s for s in (holds(client, regions) for client in clients) if s is not None]
+            spent: dict[str, int] = {}  # engine -> nanoseconds
+            for key, value in (item for client in clients for item in client.items()):
+                if key.startswith("drm-engine-") and not key.startswith("drm-engine-capacity-"):
+                    spent[key] = spent.get(key, 0) + nanoseconds(value)
+            gains = [rates.of((slot, pid, engine), ns * 1e-7, now) for engine, ns in spent.items()]  # percent
+            busy = max((g for g in gains if g is not None), default=None)
+            found.append(Process(pid, sum(sizes) / MIB if sizes else None, busy))
+        return found
+
+
+def of_drm(path: Path) -> bool:
+    """Whether the descriptor of this fdinfo is a device of DRM: cheaper to ask than to read them all."""
+    try:
+        return str((path.parent.with_name("fd") / path.name).readlink()).startswith("/dev/dri/")
+    except OSError:
+        return True
+
+
+def holds(client: dict[str, str], regions: str) -> int | None:
+    """Bytes that a client has in the regions of this pattern. `resident` is what is there now; older drivers give
+    `memory`, with the same meaning."""
+    for kind in ("drm-resident-", "drm-memory-"):
+        found = [size(value) for key, value in client.items() if re.fullmatch(kind + regions, key)]
+        if found:
+            return sum(found)
+    return None
+
+
+def nanoseconds(value: str) -> int:
+    m = re.match(r"\d+", value)
+    return int(m[0]) if m else 0
 
 
 def listed(folder: Path) -> list[Path]:
@@ -82,6 +118,12 @@ def slot(device: Path) -> str | None:
     """The PCI slot of a device directory ("0000:03:00.0")."""
     m = re.search(r"^PCI_SLOT_NAME=(.+)$", text(device / "uevent") or "", re.MULTILINE)
     return m[1] if m else None
+
+
+def link(device: Path) -> str | None:
+    """The fastest its slot and itself can do, as "PCIe 4 x16"."""
+    speed, width = number(device / "max_link_speed"), number(device / "max_link_width")
+    return f"PCIe {GENERATION[speed]} x{width:.0f}" if speed in GENERATION and width else None
 
 
 def sensor(device: Path, *names: str, scale: float) -> float | None:

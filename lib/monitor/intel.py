@@ -8,8 +8,8 @@ count how long it slept: the rest is the utilization. Power is what its energy c
 import time
 from pathlib import Path
 
-from lib.monitor.base import BACKENDS, Device, Sample
-from lib.monitor.drm import Root, first, number, sensor, slot, text
+from lib.monitor.base import BACKENDS, Device, Process, Rates, Sample
+from lib.monitor.drm import Root, first, labelled, link, number, sensor, slot, text
 
 VENDOR = "0x8086"
 OWN, SHARED = r"(local|vram)\d*", r"(system|gtt)\d*"  # memory of the card; of the host, where the card has none
@@ -21,7 +21,7 @@ class Intel:
     vendor = "intel"
 
     def __init__(self, root: Root | None = None, clock=time.monotonic):
-        self.root, self.clock, self.last = root or Root(), clock, {}
+        self.root, self.clock, self.rates = root or Root(), clock, Rates()
 
     def probe(self) -> bool:
         return bool(self._cards())
@@ -37,34 +37,35 @@ class Intel:
                 f"Intel {text(c / 'device') or 'GPU'}",
                 slot(c),
                 power_limit=sensor(c, "power1_max", "power2_max", scale=1e-6),
+                bus=slot(c),
+                link=link(c),
             )
             for i, c in enumerate(self._cards())
         ]
 
     def sample(self, device: Device, pids: set[int]) -> Sample:
-        cards = self._cards()
-        if device.index >= len(cards):
+        c = next((c for c in self._cards() if slot(c) == device.bus), None)
+        if c is None:
             return Sample()
-        c, at = cards[device.index], slot(cards[device.index]) or ""
-        now = self.clock()
-        asleep = self._gain(c, "asleep", first(number(c.parent / name, 1e-3) for name in ASLEEP), now)
+        at, now = device.bus or "", self.clock()
+        asleep = self.rates.of((at, "asleep"), first(number(c.parent / name, 1e-3) for name in ASLEEP), now)
         energy = sensor(c, "energy1_input", "energy2_input", scale=1e-6)
         own = self.root.memory(pids, at, OWN)
         return Sample(
             utilization=None if asleep is None else 100 * min(1.0, max(0.0, 1 - asleep)),
             process_memory=self.root.memory(pids, at, SHARED) if own is None else own,
-            temperature=sensor(c, "temp1_input", "temp2_input", scale=1e-3),
-            power=self._gain(c, "energy", energy, now),
+            temperature=labelled(c, "pkg") or sensor(c, "temp1_input", "temp2_input", scale=1e-3),
+            power=self.rates.of((at, "energy"), energy, now),
+            fan=None,  # both drivers count revolutions, and none says how many are full speed
             clock=first(number(c.parent / name) for name in CLOCK),
             energy=energy,
+            memory_temperature=labelled(c, "vram"),
         )
 
-    def _gain(self, card: Path, what: str, value: float | None, now: float) -> float | None:
-        """What a counter has gained a second since it was asked last; None the first time, and where it began anew."""
-        before, self.last[card, what] = self.last.get((card, what)), (value, now)
-        if value is None or before is None or before[0] is None or now <= before[1] or value < before[0]:
-            return None
-        return (value - before[0]) / (now - before[1])
+    def processes(self, device: Device) -> list[Process]:
+        at, now = device.bus or "", self.clock()
+        own = self.root.processes(at, OWN, self.rates, now)
+        return own if any(p.memory for p in own) else self.root.processes(at, SHARED, Rates(), now)
 
 
 BACKENDS.add("intel", Intel())

@@ -4,100 +4,94 @@
 
 The first line is a header: devices, totals, start, names of the readings. Then one line a sample: t, seconds since
 the start on a monotonic clock; phase, the run's last mark; devices, in the header's order, each its readings in the
-order of the names, null where there is none. Marks arrive on standard input, a word a line, and each takes a sample
-at once, so that a run of two seconds has its training in the record too. End of input is the end of the run: one last
-sample, then exit.
+order of the names, null where there is none. A device that appears later gets a line {"t", "appeared"}, and its
+readings follow those of the others from then on. A line after a disk was full has `lost`, how many before it are not
+there.
+
+Marks arrive on standard input, a word a line, and take a sample at once, as far as Pace allows, so that a run of two
+seconds has its training in the record too. End of input is the end of the run: one last sample, then exit.
 """
 
 import argparse
-import contextlib
-import dataclasses
-import json
 import os
 import select
 import signal
 import sys
 import time
-from pathlib import Path
 
-from lib.monitor.base import BACKENDS, Sample
-from lib.monitor.stats import SCHEMA
+from lib.monitor.source import Readings, Tree
+from lib.monitor.stats import Writer
 
-FIELDS = [f.name for f in dataclasses.fields(Sample)]
-
-
-class Tree:
-    """The run's processes and their descendants, but for this sampler."""
-
-    def __init__(self, roots: list[int]):
-        import psutil
-
-        self.psutil, self.roots = psutil, roots
-
-    def pids(self) -> set[int]:
-        found = set()
-        for pid in self.roots:
-            with contextlib.suppress(self.psutil.Error):
-                found |= {pid, *(c.pid for c in self.psutil.Process(pid).children(recursive=True))}
-        return found - {os.getpid()}
+EXTRA = 0.1  # samples beyond one an interval, as a share of these, in runs over SHORT
+SHORT = 60.0  # seconds
 
 
-class Readings:
-    """Samples of all devices; a backend that fails gives none, and says so once."""
+class Pace:
+    """When to sample: every `interval` seconds, and at marks. A short run has a sample at nearly all of them; what
+    marks took beyond the share EXTRA by then is paid back, by longer intervals, before SHORT is over."""
 
-    def __init__(self, devices: list):
-        self.devices, self.told = devices, set()
+    def __init__(self, interval: float):
+        self.interval, self.taken, self.last = interval, 0, -interval
 
-    def of(self, pids: set[int]) -> list[list]:
-        return [values(self._one(backend, device, pids)) for backend, device in self.devices]
+    def ahead(self, t: float) -> bool:
+        """Whether one more sample at t would be beyond what there may be."""
+        most = SHORT / 4 / self.interval  # what every other sample of SHORT's second half can pay back
+        loan = min(40, most) * min(1.0, max(0.0, 2 - 2 * t / SHORT))
+        return self.taken + 1 > 1 + (1 + EXTRA) * t / self.interval + loan
 
-    def _one(self, backend, device, pids):
-        try:
-            return backend.sample(device, pids)
-        except Exception as e:  # whatever a driver does, the samples of the others go on
-            if device not in self.told:
-                print(f"monitor: {device.vendor} {device.index} gives no readings: {e}", file=sys.stderr, flush=True)
-                self.told.add(device)
-            return Sample()
+    def took(self, t: float) -> None:
+        self.taken, self.last = self.taken + 1, t
 
-
-def values(sample: Sample) -> list:
-    """In the order of FIELDS, rounded to what they are good for; whole numbers without a point."""
-    found = (None if v is None else round(v, 1) for v in vars(sample).values())
-    return [int(v) if v is not None and v == int(v) else v for v in found]
+    def due(self) -> float:
+        """When the next sample comes if there is no mark."""
+        usual = self.last + self.interval
+        return usual + self.interval if self.ahead(usual) else usual
 
 
-def run(pids: list[int], out: str, interval: float) -> None:
-    backends = [b for b in (BACKENDS[name] for name in BACKENDS) if b.probe()]
-    devices = [(b, d) for b in backends for d in b.devices()]
-    readings = Readings(devices)
-    tree, start, phase = Tree(pids), time.monotonic(), "start"
-    with Path(out).open("a", buffering=1) as file:
-        header = {"schema": SCHEMA, "fields": FIELDS, "pid": pids[0], "interval_s": interval, "started": time.time()}
-        file.write(json.dumps({**header, "devices": [vars(d) for _, d in devices]}) + "\n")
+class Sampler:
+    """Reads the devices and writes what they say; `phase` is the run's last mark."""
 
-        def sample():
-            own = tree.pids()
-            line = {"t": round(time.monotonic() - start, 3), "phase": phase, "devices": readings.of(own)}
-            file.write(json.dumps(line, separators=(",", ":")) + "\n")
+    def __init__(self, pids: list[int], writer: Writer, interval: float, clock=time.monotonic):
+        self.clock, self.start = clock, clock()
+        self.readings, self.tree, self.writer = Readings(), Tree(pids), writer
+        self.pace, self.phase, self.ended = Pace(interval), "start", False
+        header = {"pid": pids[0], "interval_s": interval, "started": time.time()}
+        writer.header(self.readings.devices, **header)
 
-        due, buffer = time.monotonic(), b""
-        while True:
-            wait = max(0.0, due - time.monotonic())
-            ready, _, _ = select.select([sys.stdin.fileno()], [], [], wait)
-            if ready:
-                chunk = os.read(sys.stdin.fileno(), 4096)
+    def now(self) -> float:
+        return self.clock() - self.start
+
+    def sample(self) -> None:
+        now = self.now()
+        for device in self.readings.refresh(now):
+            self.writer.appeared(now, device)
+        self.pace.took(now)
+        own = self.tree.pids()
+        self.ended = not own
+        self.writer.sample(now, self.phase, self.readings.of(own))
+
+    def mark(self, phase: str) -> None:
+        self.phase = phase
+        if not self.pace.ahead(self.now()):
+            self.sample()
+
+    def run(self, marks: int) -> None:
+        """Until the descriptor `marks` has no more to read, or the run has ended without closing it (a process that it
+        forked may still hold it)."""
+        buffer = b""
+        while not self.ended:
+            wait = max(0.0, self.pace.due() - self.now())
+            if select.select([marks], [], [], wait)[0]:
+                chunk = os.read(marks, 4096)
                 if not chunk:
                     break
-                *marks, buffer = (buffer + chunk).split(b"\n")
-                for mark in marks:
-                    phase = mark.decode(errors="replace").strip()
-                    sample()
+                *lines, buffer = (buffer + chunk).split(b"\n")
+                for line in lines:
+                    self.mark(line.decode(errors="replace").strip())
             else:
-                sample()
-                due = time.monotonic() + interval
-        phase = "end"
-        sample()
+                self.sample()
+        self.phase = "end"
+        self.sample()
 
 
 def main() -> None:
@@ -107,7 +101,11 @@ def main() -> None:
     parser.add_argument("--out", required=True)
     parser.add_argument("--interval", type=float, default=1.0)
     args = parser.parse_args()
-    run(args.pid, args.out, args.interval)
+    try:
+        with Writer(args.out) as writer:
+            Sampler(args.pid, writer, args.interval).run(sys.stdin.fileno())
+    except OSError as e:
+        sys.exit(f"monitor: no samples of this run: {e}")
 
 
 if __name__ == "__main__":

@@ -1,31 +1,148 @@
-"""monitor.jsonl as it is read: by reports, graphs and gputop."""
+"""monitor.jsonl as it is written, a line at a time, and as it is read: by reports, graphs and gputop."""
 
+import dataclasses
 import json
+import os
+import sys
 from pathlib import Path
 
 from lib.config import InputError
+from lib.monitor.base import Device, Sample
 
 SCHEMA = 2
+FIELDS = [f.name for f in dataclasses.fields(Sample)]
+
+
+class Writer:
+    """Appends whole lines. One that cannot be written (a full disk) is lost, whole; the next that can be says how many
+    were. What is lost is said on standard error too: the first time, and at the end. A context manager."""
+
+    def __init__(self, path: str | Path, new: bool = False):
+        """new: refuse a file that is there. Raises OSError where it cannot be opened."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_EXCL if new else 0)
+        self.path, self.file = Path(path), os.open(path, flags, 0o666)
+        self.lost, self.all, self.owed = 0, 0, ""
+
+    def header(self, devices: list[Device], **facts) -> None:
+        """Without it nothing after it could be read: what of it cannot be written now goes before the next line."""
+        rows = [known(d) for d in devices]
+        self.owed = self._line({"schema": SCHEMA, "fields": FIELDS, **facts, "devices": rows})
+        self._put("")
+
+    def appeared(self, t: float, device: Device) -> None:
+        self.owed += self._line({"t": round(t, 3), "appeared": known(device)})
+        self._put("")
+
+    def sample(self, t: float, phase: str, samples: list[Sample]) -> None:
+        lost = {"lost": self.lost} if self.lost else {}
+        rows = [trimmed(values(s)) for s in samples]
+        if self._put(self._line({"t": round(t, 3), "phase": phase, **lost, "devices": rows})):
+            self.lost = 0
+        else:
+            self.lost, self.all = self.lost + 1, self.all + 1
+
+    def _line(self, row: dict) -> str:
+        return json.dumps(row, separators=(",", ":")) + "\n"
+
+    def _put(self, line: str) -> bool:
+        text = (self.owed + line).encode()
+        before = None
+        try:
+            before = os.fstat(self.file).st_size
+            if os.write(self.file, text) < len(text):
+                raise OSError("the disk took a part of a line")
+            self.owed = ""
+            return True
+        except OSError as e:
+            try:
+                if before is not None:
+                    os.ftruncate(self.file, before)
+            except OSError:
+                self.owed = "\n" + self.owed.lstrip("\n")
+            if not self.all:
+                self._say(f"{self.path} cannot be written, samples are lost: {e}")
+            return False
+
+    def _say(self, what: str) -> None:
+        print(f"monitor: {what}", file=sys.stderr, flush=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        if self.all:
+            self._say(f"{self.path}: {self.all} samples were lost")
+        os.close(self.file)
+
+
+def known(device: Device) -> dict:
+    return {k: v for k, v in vars(device).items() if v is not None}
+
+
+def values(sample: Sample) -> list:
+    """In the order of FIELDS, rounded to what they are good for; whole numbers without a point."""
+    found = (None if v is None else round(v, 1) for v in vars(sample).values())
+    return [int(v) if v is not None and v == int(v) else v for v in found]
+
+
+def trimmed(row: list) -> list:
+    """Without the nulls at its end."""
+    while row and row[-1] is None:
+        row = row[:-1]
+    return row
 
 
 def read(path: Path) -> tuple[dict, list[dict]]:
     """(header, samples), each sample with `t` in seconds, `phase`, and for each device a dict of the readings that
-    there are. A line that is not whole is left out. ({}, []) where there is no such file. Raises InputError for a file
-    of another kind, or of another version."""
+    there are. The header has all devices that ever appeared; `lost`, samples that a full disk has taken; `damaged`,
+    lines that are not whole and were left out. ({}, []) where there is no such file. Raises InputError for a file of
+    another kind, or of another version."""
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return {}, []
-    header = parsed(lines[0]) if lines else {}
-    if header is None or (header and header.get("schema") != SCHEMA):
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
+    if not lines:
+        return {}, []
+    header = opened(path, lines[0])
+    samples, damaged, lost = [], 0, 0
+    for line in lines[1:]:
+        row = parsed(line)
+        if row is not None and isinstance(row.get("appeared"), dict):
+            header["devices"].append(row["appeared"])
+        elif row is not None and whole(row, header):
+            readings = [named(header["fields"], found) for found in row.pop("devices")]
+            lost += row.pop("lost", 0)
+            samples.append({**row, "devices": readings})
+        elif line.strip():
+            damaged += 1
+    for s in samples:  # those from before a device appeared
+        s["devices"] += [{} for _ in header["devices"][len(s["devices"]) :]]
+    return {**header, "lost": lost, "damaged": damaged}, samples
+
+
+def opened(path: Path, line: bytes) -> dict:
+    header = parsed(line)
+    if header is None or header.get("schema") != SCHEMA or not isinstance(header.get("devices"), list):
         raise InputError(
-            f"{path} is no record of this version of the monitor (schema {SCHEMA}): its first line says so"
+            f"{path} is no record of this version of the monitor (schema {SCHEMA}): its first line would say so, with "
+            "the devices; give a monitor.jsonl of a run, or a file that `gputop --stats` wrote"
         )
-    samples = []
-    for line in filter(None, map(parsed, lines[1:])):
-        readings = [named(header["fields"], values) for values in line["devices"]]
-        samples.append({**line, "devices": readings})
-    return header, samples
+    return header
+
+
+def whole(row: dict, header: dict) -> bool:
+    """Whether a line is a sample of these devices."""
+    found = row.get("devices")
+    return (
+        isinstance(row.get("t"), int | float)
+        and isinstance(row.get("phase"), str)
+        and isinstance(found, list)
+        and len(found) <= len(header["devices"])
+        and all(isinstance(r, list) and len(r) <= len(header["fields"]) for r in found)
+        and all(v is None or isinstance(v, int | float) for r in found for v in r)
+    )
 
 
 def parsed(line: bytes) -> dict | None:
@@ -37,4 +154,4 @@ def parsed(line: bytes) -> dict | None:
 
 
 def named(fields: list[str], values: list) -> dict:
-    return {name: value for name, value in zip(fields, values, strict=True) if value is not None}
+    return {name: value for name, value in zip(fields, values, strict=False) if value is not None}

@@ -1,21 +1,22 @@
 """The monitor: backends that never raise and never invent, a sampler that outlives its run, files read as they are."""
 
+import itertools
 import os
 import subprocess
 import sys
 import time
-from json import dumps
-from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lib import results
-from lib.config import InputError
-from lib.monitor import stats
-from lib.monitor.base import BACKENDS, MIB, Device, Sample
+from lib.monitor import source, stats
+from lib.monitor.base import BACKENDS, Device, Process, Rates, Sample
 from lib.monitor.client import Monitor, MonitorOptions
-from lib.monitor.nvidia import Nvidia
-from lib.monitor.sampler import FIELDS, Readings, values
+from lib.monitor.cpu import Cpu
+from lib.monitor.sampler import SHORT, Pace, Sampler
+from lib.monitor.source import Readings, Tree
 
 
 def lines(path):
@@ -41,81 +42,6 @@ def test_the_host_reports_this_process():
     assert 5 < own < cpu.sample(device, set()).memory_used < device.memory_total
     assert cpu.sample(device, set()).process_memory is None
     assert cpu.sample(device, {2**22 - 3}).process_memory is None  # no such process: unknown, not 0
-
-
-class NVMLError(Exception):
-    pass
-
-
-def nvml(**refused):
-    """NVML as a driver answers, with some queries refused; the shapes are those of nvml.h (nvmlUtilization_t,
-    nvmlMemory_t, nvmlProcessInfo_t)."""
-    answers = {
-        "nvmlDeviceGetCount": 1,
-        "nvmlDeviceGetHandleByIndex": "handle",
-        "nvmlDeviceGetName": "NVIDIA A100",
-        "nvmlDeviceGetUUID": "GPU-1",
-        "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=80 * MIB, used=8 * MIB),
-        "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=42),
-        "nvmlDeviceGetPowerUsage": 61500,
-        "nvmlDeviceGetEnforcedPowerLimit": 400_000,
-        "nvmlDeviceGetTotalEnergyConsumption": 12_500,
-        "nvmlDeviceGetCudaComputeCapability": (8, 0),
-        "nvmlDeviceGetFanSpeed": 30,
-        "nvmlDeviceGetClockInfo": 1410,
-        "nvmlDeviceGetTemperature": 33,
-        "nvmlDeviceGetComputeRunningProcesses": [
-            SimpleNamespace(pid=1, usedGpuMemory=3 * MIB),
-            SimpleNamespace(pid=2, usedGpuMemory=4 * MIB),
-        ],
-    }
-
-    def query(name):
-        def ask(*_):
-            if refused.get(name):
-                raise NVMLError(name)
-            return refused.get(name, answers[name]) if name in refused else answers[name]
-
-        return ask
-
-    names = {"NVML_TEMPERATURE_GPU": 0, "NVML_CLOCK_SM": 1, "NVML_CLOCK_MEM": 2}
-    return SimpleNamespace(NVMLError=NVMLError, **names, **{n: query(n) for n in answers})
-
-
-def nvidia(**refused) -> tuple[Nvidia, Device]:
-    backend = Nvidia()
-    backend.nvml = nvml(**refused)
-    return backend, backend.devices()[0]
-
-
-def test_nvidia_reads_the_runs_own_processes():
-    backend, device = nvidia()
-    assert device == Device("nvidia", 0, "NVIDIA A100", "GPU-1", 80.0, 400.0, 8.0)
-    assert backend.sample(device, {2, 99}) == Sample(42, 8.0, 4.0, 33, 61.5, 30, 1410, 1410, 12.5)
-
-
-@pytest.mark.parametrize(
-    ("query", "field"),
-    [
-        ("nvmlDeviceGetUtilizationRates", "utilization"),
-        ("nvmlDeviceGetMemoryInfo", "memory_used"),
-        ("nvmlDeviceGetPowerUsage", "power"),
-        ("nvmlDeviceGetTemperature", "temperature"),
-        ("nvmlDeviceGetComputeRunningProcesses", "process_memory"),
-        ("nvmlDeviceGetFanSpeed", "fan"),
-        ("nvmlDeviceGetTotalEnergyConsumption", "energy"),
-    ],
-)
-def test_what_the_driver_refuses_is_unknown(query, field):
-    backend, device = nvidia(**{query: True})
-    sample = backend.sample(device, {1})
-    assert [name for name, value in vars(sample).items() if value is None] == [field]
-
-
-def test_a_lost_device_is_unknown():
-    backend, device = nvidia()
-    backend.nvml = nvml(nvmlDeviceGetHandleByIndex=True)
-    assert backend.sample(device, {1}) == Sample()
 
 
 def test_a_run_of_a_moment_has_its_phases(tmp_path):
@@ -181,34 +107,179 @@ def test_a_torn_last_line_is_passed_over_and_damage_is_named(tmp_path):
         list(results.json_lines(path))
 
 
+class Backend:
+    """A vendor whose devices come and go as a test says."""
+
+    def __init__(self, vendor="amd"):
+        self.vendor, self.there, self.asked, self.fault = vendor, [], 0, None
+
+    def probe(self):
+        return bool(self.there)
+
+    def devices(self):
+        return list(self.there)
+
+    def sample(self, device, pids):
+        self.asked += 1
+        if self.fault:
+            raise self.fault
+        return Sample(utilization=1.0) if device in self.there else Sample()
+
+    def processes(self, device):
+        return [Process(1)] if device in self.there else []
+
+
 def test_a_backend_that_fails_says_so_once_and_the_others_go_on(capsys):
-    class Broken:
-        def sample(self, device, pids):
-            raise OSError("the bus is gone")
-
-    class Whole:
-        def sample(self, device, pids):
-            return Sample(utilization=1.0)
-
-    readings = Readings([(Broken(), Device("amd", 0)), (Whole(), Device("cpu", 0))])
-    none = [None] * len(FIELDS)
-    assert [readings.of({1}) for _ in range(3)] == [[none, [1, *none[1:]]]] * 3
+    broken, whole = Backend("amd"), Backend("cpu")
+    broken.there, whole.there = [Device("amd", 0)], [Device("cpu", 0)]
+    readings = Readings([broken, whole])
+    broken.fault = OSError("the bus is gone")
+    assert [readings.of({1}) for _ in range(3)] == [[Sample(), Sample(utilization=1.0)]] * 3
     assert capsys.readouterr().err == "monitor: amd 0 gives no readings: the bus is gone\n"
 
 
-def test_what_is_read_is_what_was_written(tmp_path):
-    """A torn last line is passed over; a file of another kind is refused."""
-    full = Sample(99.94, 80000.04, 12345.6, 71, 350.27, 41, 1980, 2619, 123456789.04)
-    header = {"schema": stats.SCHEMA, "fields": FIELDS, "devices": [{}, {}]}
-    line = {"t": 86399.123, "phase": "checkpoint", "devices": [values(full), values(Sample(power=2.0))]}
-    path = tmp_path / "m.jsonl"
-    text = [dumps(row, separators=(",", ":")) for row in (header, line, line)]
-    assert len(text[1]) < 230  # the budget of one device, and here are two
-    path.write_text("\n".join(text)[:-5])
-    found, [sample] = stats.read(path)
-    assert found == header
-    assert sample["devices"] == [{k: pytest.approx(v, abs=0.06) for k, v in vars(full).items()}, {"power": 2}]
-    path.write_text('{"schema": 1}\n')
-    with pytest.raises(InputError, match="m.jsonl is no record of this version of the monitor"):
-        stats.read(path)
-    assert stats.read(tmp_path / "none") == ({}, [])
+def test_devices_appear_and_vanish(tmp_path, capsys):
+    """A record keeps its columns: who comes later stands last, who has gone is null."""
+    backend = Backend()
+    first, second = Device("amd", 0, uuid="a"), Device("amd", 0, uuid="b")  # the number passes on to the next
+    backend.there = [first]
+    readings = Readings([backend])
+    assert readings.refresh(1.0) == []
+    backend.there = [second]
+    assert readings.refresh(source.REFRESH - 1) == []
+    assert readings.refresh(source.REFRESH) == [second]
+    assert readings.of(set()) == [Sample(), Sample(utilization=1.0)]
+    assert readings.processes(second) == [Process(1)]
+    assert "amd 0 gives no readings: it has gone" in capsys.readouterr().err
+
+
+def test_a_sampler_writes_down_who_appears(tmp_path, monkeypatch):
+    backend, now = Backend(), itertools.count(0.0, 20.0)
+    monkeypatch.setattr("lib.monitor.sampler.Readings", lambda: Readings([backend]))
+    with stats.Writer(tmp_path / "m") as writer:
+        sampler = Sampler([os.getpid()], writer, 1.0, clock=lambda: next(now))
+        sampler.sample()
+        backend.there = [Device("amd", 0, uuid="a")]
+        sampler.mark("train")
+        sampler.sample()
+    header, samples = stats.read(tmp_path / "m")
+    assert [d["uuid"] for d in header["devices"]] == ["a"]
+    assert [s["devices"] for s in samples] == [[{}], [{"utilization": 1}], [{"utilization": 1}]]
+    assert header["pid"] == os.getpid()
+
+
+def test_the_clock_of_the_wall_may_jump(tmp_path, monkeypatch):
+    """Times are of a monotonic clock; the wall's stands in the header alone."""
+    wall = iter([1e9, 0.0, 2e9])
+    monkeypatch.setattr(time, "time", lambda: next(wall))
+    with stats.Writer(tmp_path / "m") as writer:
+        sampler = Sampler([os.getpid()], writer, 1.0)
+        for _ in range(3):
+            sampler.sample()
+    header, samples = stats.read(tmp_path / "m")
+    assert header["started"] == 1e9
+    times = [s["t"] for s in samples]
+    assert times == sorted(times)
+    assert times[-1] < 60
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from([0.1, 1.0, 5.0]),
+    st.lists(st.floats(0, 20), max_size=300),
+    st.floats(SHORT, 600.0),
+)
+def test_marks_cost_a_tenth_at_most_in_a_run_of_over_a_minute(interval, gaps, end):
+    """Whatever marks there are: at any time after a minute there are at most 10% more samples than intervals, and one
+    comes at least every two intervals."""
+    pace, t, taken = Pace(interval), 0.0, []
+    marks = [m for m in itertools.accumulate(gaps) if m < end]
+    while t < end:
+        mark = marks[0] if marks else end
+        t = min(mark, pace.due())
+        if t == mark and marks:
+            marks.pop(0)
+            if pace.ahead(t):
+                continue
+        pace.took(t)
+        taken.append(t)
+    assert all(b - a <= 2 * interval + 1e-9 for a, b in itertools.pairwise(taken))
+    late = [(n, t) for n, t in enumerate(taken, 1) if t >= SHORT]
+    assert all(n <= 1.1 * t / interval + 2 for n, t in late)
+
+
+def test_a_short_run_has_a_sample_at_every_mark():
+    pace = Pace(1.0)
+    for t in (0.0, 0.1, 0.4, 0.5, 0.9, 1.0, 1.3, 1.9, 2.0, 2.2, 2.4, 2.5):
+        assert not pace.ahead(t)
+        pace.took(t)
+
+
+def test_a_sampler_ends_with_its_run_though_a_fork_holds_its_input(tmp_path):
+    """Killed without a word, and its descriptors live on in a process that it left behind."""
+    code = (
+        "import os, signal, sys, time\nfrom pathlib import Path\n"
+        "from lib.monitor.client import Monitor, MonitorOptions\n"
+        "m = Monitor(MonitorOptions(monitor_interval=0.1), Path(sys.argv[1])).__enter__()\n"
+        "m.phase('train'); time.sleep(0.8); print(m.process.pid, flush=True)\n"
+        "if os.fork() == 0: os.close(1); os.close(2); time.sleep(20); os._exit(0)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "m")], capture_output=True, text=True)
+    assert done.returncode == -9
+    deadline = time.monotonic() + 10
+    while lines(tmp_path / "m")[-1]["phase"] != "end" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert lines(tmp_path / "m")[-1]["phase"] == "end"
+
+
+@pytest.mark.parametrize("below", ["_searched", "_listed"])
+def test_a_runs_processes_are_its_descendants(below):
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    if below == "_listed" and Tree([1]).below.__name__ != below:
+        pytest.skip("this kernel lists no children")
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as child:
+        tree = Tree([child.pid])
+        tree.below = getattr(tree, below)
+        deadline = time.monotonic() + 10
+        while len(tree.pids()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(tree.pids()) == 2
+        assert child.pid in tree.pids()
+        child.stdin.close()
+    assert tree.pids() == set()
+
+
+def test_energy_of_processors_and_where_its_counter_begins_anew(tmp_path):
+    zone = tmp_path / "sys/class/powercap/intel-rapl:0"
+    zone.mkdir(parents=True)
+    (zone / "name").write_text("package-0\n")
+    (zone / "max_energy_range_uj").write_text("10000000\n")
+    clock = itertools.count(0.0, 2.0)
+    cpu = Cpu(tmp_path, clock=lambda: next(clock))
+    assert cpu.probe()
+    found = []
+    for uj in (9_000_000, 9_500_000, 500_000):
+        (zone / "energy_uj").write_text(f"{uj}\n")
+        s = cpu.sample(cpu.devices()[0], set())
+        found.append((s.energy, s.power))
+    assert found == [(0, None), (0.5, 0.25), (1.5, 0.5)]
+    (zone / "energy_uj").unlink()  # no permission
+    assert cpu.sample(cpu.devices()[0], set()).energy is None
+
+
+def test_processes_of_the_host():
+    cpu = BACKENDS["cpu"]
+    assert cpu.probe()
+    [device] = cpu.devices()
+    mine = next(p for p in cpu.processes(device) if p.pid == os.getpid())
+    assert mine.memory > 5
+    assert mine.utilization is None  # nothing to compare with yet
+    assert next(p for p in cpu.processes(device) if p.pid == os.getpid()).utilization is not None
+
+
+def test_rates_are_gains_a_second():
+    rates = Rates()
+    assert [rates.of("a", v, t) for v, t in ((5, 1.0), (9, 3.0), (9, 3.0), (2, 4.0), (None, 5.0), (4, 6.0))] == [
+        None, 2, None, None, None, None,
+    ]  # fmt: skip

@@ -4,7 +4,7 @@ is read, what is missing, and what goes away. No such card has been at hand."""
 import pytest
 
 from lib.monitor.amd import Amd
-from lib.monitor.base import Device, Sample
+from lib.monitor.base import Device, Process, Sample
 from lib.monitor.drm import Root, size
 from lib.monitor.intel import Intel
 
@@ -28,7 +28,12 @@ AMD = {
     "device/hwmon/hwmon3/power1_cap": "241000000\n",
     "device/hwmon/hwmon3/pwm1": "51\n",
     "device/hwmon/hwmon3/pwm1_max": "255\n",
+    "device/hwmon/hwmon3/temp3_label": "mem\n",
+    "device/hwmon/hwmon3/temp3_input": "62000\n",
+    "device/max_link_speed": "16.0 GT/s PCIe\n",
+    "device/max_link_width": "16\n",
 }
+UNTOLD = {"energy", "pcie_tx", "pcie_rx", "nvlink_tx", "nvlink_rx"}  # of an AMD card
 I915 = {
     "device/vendor": "0x8086\n",
     "device/device": "0x56a0\n",
@@ -74,9 +79,11 @@ def test_an_amd_card(tmp_path):
     client(tmp_path, 9, 3, "0000:03:00.0", 4, memory_vram="99 MiB")  # of another process
     amd = Amd(Root(tmp_path))
     assert amd.probe()
-    assert amd.devices() == [Device("amd", 0, "Radeon Pro W7900", "8a1c3bf0d4e2", 48 * 1024, 241.0)]
+    assert amd.devices() == [
+        Device("amd", 0, "Radeon Pro W7900", "8a1c3bf0d4e2", 48 * 1024, 241.0, bus="0000:03:00.0", link="PCIe 4 x16")
+    ]
     found = amd.sample(amd.devices()[0], {7, 8})
-    assert found == Sample(37, 900, 7, 47, 61, pytest.approx(20), 1895, 96)
+    assert found == Sample(37, 900, 7, 47, 61, pytest.approx(20), 1895, 96, hotspot=58, memory_temperature=62)
     assert amd.sample(amd.devices()[0], {12345}).process_memory is None
 
 
@@ -98,7 +105,7 @@ def test_what_an_amd_driver_has_not(tmp_path, name, field, text):
     client(tmp_path, 1, 3, "0000:03:00.0", 1, memory_vram="1 MiB")
     amd = Amd(Root(tmp_path))
     sample = amd.sample(amd.devices()[0], {1})
-    assert [n for n, v in vars(sample).items() if v is None] == [field, "energy"]
+    assert {n for n, v in vars(sample).items() if v is None} == UNTOLD | {field}
 
 
 def test_power_under_its_newer_name_and_temperature_without_labels(tmp_path):
@@ -118,7 +125,7 @@ def test_an_intel_card_of_each_driver(tmp_path):
     clock = iter([100.0, 100.5, 102.0, 102.5])
     intel = Intel(Root(tmp_path), clock=lambda: next(clock))
     i915, xe = intel.devices()
-    assert i915 == Device("intel", 0, "Intel 0x56a0", "0000:04:00.0", None, 190.0)
+    assert i915 == Device("intel", 0, "Intel 0x56a0", "0000:04:00.0", None, 190.0, bus="0000:04:00.0")
     first = intel.sample(i915, {7})
     assert first == Sample(process_memory=30, clock=2050, energy=5)
     assert intel.sample(xe, {7}) == Sample(process_memory=11, temperature=52, clock=2400)
@@ -145,6 +152,34 @@ def test_a_card_that_has_gone(tmp_path):
     for number in (0, 1):
         (tmp_path / "sys" / "class" / "drm" / f"card{number}" / "device" / "vendor").unlink()
     assert amd.sample(devices[0], {1}) == intel.sample(devices[1], {1}) == Sample()
+
+
+def test_a_card_keeps_its_readings_when_one_before_it_goes(tmp_path):
+    other = AMD | {"device/uevent": "PCI_SLOT_NAME=0000:0a:00.0\n", "device/gpu_busy_percent": "99\n"}
+    card(tmp_path, 0, AMD)
+    card(tmp_path, 1, other)
+    amd = Amd(Root(tmp_path))
+    second = amd.devices()[1]
+    (tmp_path / "sys" / "class" / "drm" / "card0" / "device" / "vendor").unlink()
+    assert amd.sample(second, set()).utilization == 99
+
+
+def test_processes_of_a_card(tmp_path):
+    """Of every process that may be read; as busy as its busiest engine, from what its counters gain."""
+    card(tmp_path, 0, AMD)
+    client(tmp_path, 7, 3, "0000:03:00.0", 1, memory_vram="2 MiB", engine_gfx="0 ns", engine_dec="5 ns")
+    client(tmp_path, 8, 3, "0000:03:00.0", 2, memory_gtt="4 MiB")
+    client(tmp_path, 9, 3, "0000:09:00.0", 3, memory_vram="77 MiB")
+    clock = iter([1.0, 3.0])
+    amd = Amd(Root(tmp_path), clock=lambda: next(clock))
+    [device] = amd.devices()
+    assert sorted(amd.processes(device), key=lambda p: p.pid) == [Process(7, 2.0), Process(8)]
+    client(tmp_path, 7, 3, "0000:03:00.0", 1, memory_vram="3 MiB", engine_gfx="500000000 ns", engine_dec="7 ns")
+    assert Process(7, 3.0, 25.0) in amd.processes(device)
+    descriptor = tmp_path / "proc" / "7" / "fd" / "3"
+    descriptor.parent.mkdir()
+    descriptor.symlink_to("/tmp/a_file")  # no device of DRM: not read
+    assert list(Root(tmp_path).clients(7, "0000:03:00.0")) == []
 
 
 def test_no_card_and_no_tree(tmp_path):

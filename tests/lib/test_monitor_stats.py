@@ -1,0 +1,117 @@
+"""monitor.jsonl: what is written is read, whatever a disk did, and what is foreign is refused with a reason."""
+
+import resource
+import subprocess
+import sys
+from json import dumps
+
+import pytest
+
+from lib.config import InputError
+from lib.monitor import stats
+from lib.monitor.base import Device, Sample
+
+FULL = Sample(
+    99.94, 80000.04, 12345.6, 71, 350.27, 41, 1980, 2619, 123456789.04, 88.1, 76.2, 12345.67, 12345.67, 98765.4, 98765.4
+)
+
+
+def test_what_is_read_is_what_was_written(tmp_path):
+    """A torn last line is passed over; the budget of a device and sample is 230 bytes."""
+    path = tmp_path / "m.jsonl"
+    with stats.Writer(path) as writer:
+        writer.header([Device("nvidia", 0, "A100"), Device("cpu", 0)], pid=7)
+        writer.sample(86399.1234, "checkpoint", [FULL, Sample(power=2.0)])
+        writer.sample(86400, "checkpoint", [FULL, Sample()])
+    assert max(map(len, path.read_text().splitlines()[1:])) < 230
+    path.write_text(path.read_text()[:-5])
+    header, [sample] = stats.read(path)
+    assert header["devices"] == [{"vendor": "nvidia", "index": 0, "name": "A100"}, {"vendor": "cpu", "index": 0}]
+    assert (header["pid"], header["lost"], header["damaged"]) == (7, 0, 1)
+    assert sample["t"] == 86399.123
+    assert sample["devices"] == [{k: pytest.approx(v, abs=0.06) for k, v in vars(FULL).items()}, {"power": 2}]
+    assert stats.read(tmp_path / "none") == ({}, [])
+    (tmp_path / "empty").touch()
+    assert stats.read(tmp_path / "empty") == ({}, [])
+
+
+def test_whole_lines_between_damaged_ones_are_used(tmp_path):
+    path = tmp_path / "m.jsonl"
+    with stats.Writer(path) as writer:
+        writer.header([Device("cpu", 0)])
+        for t in range(3):
+            writer.sample(t, "train", [Sample(power=t)])
+    head, *rows = path.read_bytes().splitlines()
+    bad = [b"\xff\x00\x01", b"[1]", b'{"t": 1}', b'{"t": 1, "phase": "train", "devices": [["x"]]}', b'{"t": 1, "ph']
+    bad += [b'{"t":1,"phase":"a","devices":[[1],[2]]}', b'{"t":null,"phase":"a","devices":[]}']
+    path.write_bytes(b"\n".join([head, rows[0], *bad, rows[1], b"", rows[2]]))
+    header, samples = stats.read(path)
+    assert [s["devices"] for s in samples] == [[{"power": 0}], [{"power": 1}], [{"power": 2}]]
+    assert header["damaged"] == len(bad)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"schema": 1}\n', "hello\n", "[1, 2]", '{"gpus": []}', dumps({"schema": stats.SCHEMA}), "\x89PNG\r\n"]
+)
+def test_a_foreign_file_is_refused(tmp_path, text):
+    (tmp_path / "m").write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match="m is no record of this version of the monitor"):
+        stats.read(tmp_path / "m")
+
+
+def test_a_directory_is_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        stats.read(tmp_path)
+
+
+def test_a_record_is_not_written_over(tmp_path):
+    (tmp_path / "m").write_text("mine")
+    with pytest.raises(FileExistsError):
+        stats.Writer(tmp_path / "m", new=True)
+    assert (tmp_path / "m").read_text() == "mine"
+
+
+def test_a_full_disk_takes_samples_but_never_half_of_one(tmp_path):
+    """A limit on the size of files stands for the disk: the kernel takes what fits and refuses the rest."""
+    code = f"""
+import resource, signal, sys
+from lib.monitor import stats
+from lib.monitor.base import Device, Sample
+def limit(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+with stats.Writer(sys.argv[1]) as w:
+    w.header([Device("cpu", 0)])
+    for t in range(40):
+        if t == 10: limit(w.path.stat().st_size + 50)   # room for one line and a half
+        if t == 30: limit({resource.RLIM_INFINITY})
+        w.sample(t, "train", [Sample(power=t)])
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "m")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    header, samples = stats.read(tmp_path / "m")
+    kept = [int(s["t"]) for s in samples]
+    assert kept == [*range(kept.index(30)), *range(30, 40)]
+    assert 10 <= kept.index(30) < 13
+    assert header["lost"] == 40 - len(kept)
+    assert header["damaged"] == 0
+    first, last = done.stderr.splitlines()
+    assert "cannot be written, samples are lost" in first
+    assert last.endswith(f"{header['lost']} samples were lost")
+
+
+def test_a_disk_that_is_full_from_the_start_has_its_header_later(tmp_path):
+    code = f"""
+import resource, sys
+from lib.monitor import stats
+from lib.monitor.base import Device, Sample
+resource.setrlimit(resource.RLIMIT_FSIZE, (5, resource.RLIM_INFINITY))
+with stats.Writer(sys.argv[1]) as w:
+    w.header([Device("cpu", 0)])
+    w.sample(0, "load", [Sample()])
+    w.appeared(0.5, Device("amd", 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({resource.RLIM_INFINITY},) * 2)
+    w.sample(1, "train", [Sample(), Sample(power=1)])
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "m")], check=True, capture_output=True)
+    header, [sample] = stats.read(tmp_path / "m")
+    assert [d["vendor"] for d in header["devices"]] == ["cpu", "amd"]
+    assert (header["lost"], sample["devices"]) == (1, [{}, {"power": 1}])
