@@ -32,17 +32,19 @@ class Batching:
     why: str
 
 
-def image(model: str, side: int, batch: int, gib: float | None, devices: int = 1) -> Batching:
+def image(model: str, side: int, batch: int, gib: float | None, micro: int = 0, devices: int = 1) -> Batching:
     """Of an image model: the whole share of a device at a time wherever it fits, for BatchNorm sees a go alone."""
+    if gib is None:
+        return on_cpu(batch, micro, devices)
     need = IMAGE_GIB.get((model, side), MOST_GIB)
-    fits = batch if gib is None else max(1, int((gib - KEPT) / need))
+    fits = max(1, int((gib - KEPT) / need))
     return cut(batch, fits, devices, about(gib, f"{need:g} GiB a sample"))
 
 
 def language(size: str, block: int, batch: int, gib: float | None, micro: int = 0, devices: int = 1) -> Batching:
-    """Of GPT-2. On a CPU, which has no figure to go by, `micro` samples at a time, or the whole."""
+    """Of GPT-2."""
     if gib is None:
-        return cut(batch, micro or batch, devices, "a CPU takes MICRO_BATCH")
+        return on_cpu(batch, micro, devices)
     layers, width = SHAPES[size]
     times = layers * width * block / (12 * 768 * 1024)
     row = next(n for least, n in GPT2_ROWS if gib >= least)
@@ -50,8 +52,13 @@ def language(size: str, block: int, batch: int, gib: float | None, micro: int = 
     return cut(batch, 1 << (fits.bit_length() - 1), devices, about(gib, f"{row} samples of 1,024 tokens of the 124M"))
 
 
-def about(gib: float | None, rule: str) -> str:
-    return "no GPU" if gib is None else f"{gib:.0f} GiB of GPU memory: {rule}"
+def on_cpu(batch: int, micro: int, devices: int) -> Batching:
+    """There is no figure to go by: `micro` samples at a time, or the whole where that is 0."""
+    return cut(batch, micro or batch, devices, "a CPU takes MICRO_BATCH")
+
+
+def about(gib: float, rule: str) -> str:
+    return f"{gib:.0f} GiB of GPU memory: {rule}"
 
 
 def cut(batch: int, fits: int, devices: int, why: str) -> Batching:

@@ -28,16 +28,15 @@ def device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def allocated(device: torch.device) -> dict | None:
-    """MiB that torch holds on a GPU; None on a CPU, where it does not count."""
-    if device.type != "cuda":
-        return None
-    mib = 1024 * 1024
-    return {
-        "allocated": torch.cuda.memory_allocated() / mib,
-        "reserved": torch.cuda.memory_reserved() / mib,
-        "peak": torch.cuda.max_memory_allocated() / mib,
-    }
+def gpus(device: torch.device, count: int) -> list[dict]:
+    """By what the monitor can tell the GPUs of a run from others: NVIDIA's UUID and the PCI slot."""
+    found = []
+    for i in range(count if device.type == "cuda" else 0):
+        p = torch.cuda.get_device_properties(i if count > 1 else device)
+        place = [getattr(p, f"pci_{name}_id", None) for name in ("domain", "bus", "device")]
+        bus = None if None in place else "{:04x}:{:02x}:{:02x}.0".format(*place)
+        found.append({"uuid": str(getattr(p, "uuid", "")) or None, "bus": bus})
+    return found
 
 
 def cut(task, dataset: str, recipe: Recipe, training: Training, world) -> tuple[Recipe, dict | None]:

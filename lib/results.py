@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from lib import ledger
 from lib.config import Config, InputError
 from lib.matrix import expand
 from lib.monitor import stats
@@ -20,7 +21,7 @@ from lib.record import perplexity
 from lib.rundir import SCHEMA, RunDir, checked
 from lib.spec import RunSpec
 
-TRAINING, INFERENCE = ("train",), ("inference",)  # the monitor's phases that memory is measured over
+TRAINING, INFERENCE = ("train", "prune"), ("inference",)  # the monitor's phases that memory is measured over
 HOST = "host process RSS"
 VENDORS = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel"}
 
@@ -190,7 +191,39 @@ def read_run(root: Path, spec: RunSpec) -> Run | None:
     memory = measured(found)
     accuracy, mean = data["test_accuracy_last"], memory["gpu_memory_mean"]
     efficiency = 100 * accuracy / mean if accuracy is not None and mean else None
-    return Run(run.path, data | memory | language(data) | {"efficiency_per_100mib": efficiency})
+    more = language(data) | costs(found) | {"efficiency_per_100mib": efficiency}
+    return Run(run.path, data | memory | more)
+
+
+def costs(run: Run) -> dict:
+    """Energy, and what the memory ledger comes to; null where a run has not got so far or nothing reports it."""
+    header, samples = run.monitor
+    joules, source = ledger.energy(trained_on(run), samples)
+    accuracy, known = run.data["test_accuracy_last"], run.data.get("ledger") or {}
+    predicted = known.get("predicted") or {}
+    return {
+        "energy_j": joules,
+        "energy_source": source,
+        "energy_per_accuracy_point": joules / accuracy if joules is not None and accuracy else None,
+        "memory_multiple": predicted.get("multiple"),
+        "memory_less_than_movement_pct": predicted.get("less_than_movement_pct"),
+        "monitor_lost": header.get("lost"),
+    }
+
+
+def trained_on(run: Run) -> list[int]:
+    """Which of the monitor's devices a run trained on: those that it names, by UUID or slot; else those that report
+    its memory."""
+    header, samples = run.monitor
+    devices, named = header.get("devices", []), run.data.get("gpus") or []
+    uuids = {(g["uuid"] or "").removeprefix("GPU-").removeprefix("MIG-") for g in named} - {""}
+    slots = {g["bus"] for g in named} - {None}
+    mine = [
+        i
+        for i, d in enumerate(devices)
+        if (d.get("uuid") or "").removeprefix("GPU-").removeprefix("MIG-") in uuids or d.get("bus") in slots
+    ]
+    return mine or sources(devices, samples)
 
 
 def language(data: dict) -> dict:
@@ -217,7 +250,7 @@ def tokens_per_s(data: dict) -> float:
 # Every field of a summary that is not in the spec, for runs that have none.
 BLANK = (
     "metric stopped inference sample damaged_images block precision compiled tokenizer bytes_per_token "
-    "achieved_sparsity achieved_sparsity_of_all final_accuracy first_epoch_s first_epoch_steps final_loss "
+    "ledger gpus achieved_sparsity achieved_sparsity_of_all final_accuracy first_epoch_s first_epoch_steps final_loss "
     "best_accuracy best_loss best_epoch test_accuracy_last test_accuracy_best test_loss_last test_loss_best "
     "test_accuracy_optimistic test_loss_optimistic std_last10 peak_to_final steps epochs planned_steps "
     "skipped_steps batch_size model_parameters prunable_parameters data_hash flops_per_token device devices threads "

@@ -123,7 +123,7 @@ class Classification:
         return {"damaged_images": int(add(torch.tensor(damaged)))}
 
     def batching(self, dataset, recipe, gib, devices=1):
-        return batching.image(self.name, DATASETS[dataset].side, recipe.batch_size, gib, devices)
+        return batching.image(self.name, DATASETS[dataset].side, recipe.batch_size, gib, recipe.micro_batch, devices)
 
     def blocks(self, model):
         return []

@@ -15,11 +15,12 @@ import time
 
 import torch
 
-from lib import build, fit, hyper, inference, parallel, provenance, record
+from lib import build, fit, hyper, inference, ledger, parallel, provenance, record
 from lib.build import derive
 from lib.checkpoint import Checkpoints
 from lib.config import Config, InputError
 from lib.data.base import DATASETS
+from lib.footprint import Footprint
 from lib.monitor.client import Monitor, MonitorOptions
 from lib.prune.base import PRUNERS
 from lib.prune.schedule import Schedule
@@ -62,7 +63,9 @@ class Trainer:
         self.model = build.model(task, spec, self.recipe, self.device)
         blocks = task.blocks(self.model) if self.training.sharding == "full" else []
         self.parallel = parallel.make(self.model, world, blocks, self.training.compile == "yes")
-        self.loss = self.parallel.compiled(task.loss)
+        self.loss, self.footprint = self.parallel.compiled(task.loss), Footprint(self)
+        if self.parallel.replicated and self.training.compile != "yes":
+            self.loss = self.footprint.watching(self.loss)
         named = self.parallel.parameters()
         self.optimizer, self.peak_lr, self.lr_schedule = build.optimizer(named, spec, config, self.recipe)
         self.weights = self.parallel.prunable()
@@ -73,22 +76,38 @@ class Trainer:
         self.sparse = self.pruner is not None
         mine = torch.tensor(sum(p.numel() for _, p in self.weights))
         self.prunable = int(self.parallel.group.sum(mine))
+        here = sum(p.numel() for _, p in named)
+        self.predicted = ledger.compared(spec, config, here, int(mine))
         self.epochs, self.best = [], None
+        self.gpus = build.gpus(self.device, world.size)
 
     def _prune(self):
         """The pruner of this run on its optimizer; None without pruning."""
         plan = build.pruning(self.spec, self.config, self.length)
         if plan is None:
             return None, NO_PRUNING
-        plan = dataclasses.replace(plan, record=self._noted, group=self.parallel.group)
+        plan = dataclasses.replace(plan, begin=self._pruning, record=self._noted, group=self.parallel.group)
         pruner = PRUNERS[self.spec.pruning_method].build(self.weights, plan)
         self.weights = pruner.weights
         pruner.attach(self.optimizer)
         return pruner, plan.schedule
 
+    def _pruning(self) -> None:
+        if self.early is None:
+            self._phase("prune")
+
     def _noted(self, event: dict) -> None:
         """An event at step 0 happens when the pruner is attached, before there is a start to write down."""
-        self.early.append(event) if self.early is not None else self._record(event)
+        if self.early is not None:
+            self.early.append(event)
+        else:
+            self._record(event)
+            self._phase("train")
+
+    def _phase(self, name: str) -> None:
+        """What the run does from now on."""
+        self.monitor.phase(name)
+        self.footprint.enter(name)
 
     def run(self) -> str:
         """Train, evaluate, test, and write it all down; the status, "done" or "diverged"."""
@@ -110,7 +129,7 @@ class Trainer:
             raise InputError(fit.too_small(self))
         self.skipped = self.optimizer.skipped
         tests = {**self._test(), **self._shown()} if status == "done" else {}
-        self.monitor.phase("finish")
+        self._phase("finish")
         elapsed = time.perf_counter() - started
         self._record({"event": "end", "status": status, "step": self.step, "elapsed_s": elapsed})
         self.monitor.stop()
@@ -120,11 +139,11 @@ class Trainer:
 
     def _epoch(self, started: float) -> None:
         epoch = len(self.epochs) + 1
-        self.monitor.phase("train")
+        self._phase("train")
         begun = time.perf_counter()
         loss = self._train(epoch, begun)
         train_s = time.perf_counter() - begun
-        self.monitor.phase("evaluate")
+        self._phase("evaluate")
         row = {
             "event": "epoch",
             "epoch": epoch,
@@ -136,7 +155,7 @@ class Trainer:
             "skipped": self.optimizer.skipped,
             **self._evaluate(),
             "train_s": train_s,
-            "memory": build.allocated(self.device),
+            "memory": dict(self.footprint.phases["train"]),
             "elapsed_s": time.perf_counter() - started,
         }
         self.epochs.append(row)
@@ -144,7 +163,7 @@ class Trainer:
         measured = [row["train_loss"], row.get("validation_loss") or 0.0]
         if not all(map(math.isfinite, measured)):
             raise Diverged(f"the loss is {measured} after epoch {epoch}, step {self.step}")
-        self.monitor.phase("checkpoint")
+        self._phase("checkpoint")
         self._checkpoint(row)
         self._stop(row)
 
@@ -178,6 +197,7 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.peak_lr * factor
             loss = self.gradients(batch)
+            self.footprint.stepping()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             total += loss.nan_to_num(0.0, 0.0, 0.0)
@@ -257,7 +277,7 @@ class Trainer:
 
     def _test(self) -> dict:
         """Test accuracy of the last and of the best weights: the only use of test data, unless TEST_EACH_EPOCH."""
-        self.monitor.phase("test")
+        self._phase("test")
         last = self._scores(self.data.test)
         found = {"test_accuracy_last": last.accuracy, "test_loss_last": last.loss}
         if self.best:
@@ -276,7 +296,7 @@ class Trainer:
             found = self.task.shown(self.model, self.data, self.world.add)
             if self.training.inference_test:
                 self._release()
-                self.monitor.phase("inference")
+                self._phase("inference")
                 found["inference"] = inference.measure(self.model, self.data.example, self.device, self.world.leaders)
         return found
 

@@ -16,7 +16,7 @@ from lib.rundir import ROOT
 LAYERS = [
     {"registry", "config"},
     {"kconfig", "provenance", "optim", "prune", "data", "monitor", "executor"},
-    {"spec", "matrix", "cli", "hyper", "batching", "rundir", "checkpoint", "overrides", "launch", "resolve", "peak"},
+    {"spec", "matrix", "cli", "hyper", "batching", "rundir", "checkpoint", "overrides", "launch", "resolve", "peak", "ledger"},
     {
         "task",
         "language",
@@ -25,6 +25,7 @@ LAYERS = [
         "world",
         "parallel",
         "inference",
+        "footprint",
         "trainer",
         "record",
         "results",
@@ -45,7 +46,7 @@ LIB = [f for f in FILES if f.startswith("lib/")]
 # Where torch may stand: tensor code, the loop, the models, and a process of its own that nothing imports.
 TORCH = ("lib/optim/kernel/", "lib/prune/kernel/", "lib/data/kernel/", "lib/executor/preload.py")
 TORCH += ("lib/task.py", "lib/language.py", "lib/build.py", "lib/inference.py", "lib/trainer.py")
-TORCH += ("lib/world.py", "lib/parallel.py", "lib/fit.py")
+TORCH += ("lib/world.py", "lib/parallel.py", "lib/fit.py", "lib/footprint.py")
 TORCH += (
     "lib/checkpoint.py",
     "scripts/bench_core.py",

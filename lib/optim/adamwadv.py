@@ -1,6 +1,6 @@
 """AdamW with AMSGrad (Reddi et al. 2018), a cosine schedule and a global gradient-norm clip of 1.0."""
 
-from lib.optim.base import OPTIMIZERS, AdamOptions, Optim, UpdateOptions, compiled
+from lib.optim.base import MAXIMUM, MOMENTS, OPTIMIZERS, AdamOptions, Optim, UpdateOptions, compiled
 
 REPLACES = {"lr_schedule": "cosine", "clip_norm": 1.0}
 
@@ -11,4 +11,13 @@ def build(groups, hyper, read, base="", amsgrad=True):
     return Adam(groups, hyper, eps=read(AdamOptions).adam_eps, amsgrad=amsgrad, compiled=compiled(read))
 
 
-OPTIMIZERS.add("adamwadv", Optim("adamwadv", build, (AdamOptions, UpdateOptions), replaces=lambda base: REPLACES))
+OPTIMIZERS.add(
+    "adamwadv",
+    Optim(
+        "adamwadv",
+        build,
+        (AdamOptions, UpdateOptions),
+        replaces=lambda base: REPLACES,
+        state=lambda read, base: MOMENTS | MAXIMUM,
+    ),
+)

@@ -6,7 +6,7 @@ Nothing here steps differently from the base: without pruning the two are the sa
 from dataclasses import dataclass, replace
 
 from lib.config import number
-from lib.optim.base import OPTIMIZERS, Optim
+from lib.optim.base import MAXIMUM, MOMENTS, OPTIMIZERS, Optim
 
 DEFAULT_BASE = "adamw"
 
@@ -33,6 +33,13 @@ def build(groups, hyper, read, base=DEFAULT_BASE):
     return OPTIMIZERS[base].build(groups, hyper, read, **own)
 
 
+def state(read, base=DEFAULT_BASE):
+    own, inherited = read(AdamWPruneOptions).adamwprune_amsgrad, OPTIMIZERS[base].state(read, "")
+    if own is None:
+        return inherited
+    return MOMENTS | (MAXIMUM if own else {})
+
+
 OPTIMIZERS.add(
     "adamwprune",
     Optim(
@@ -42,6 +49,7 @@ OPTIMIZERS.add(
         pairs_with=frozenset({"none", "state"}),
         replaces=lambda base: OPTIMIZERS[base].replaces(""),
         resets=lambda read, base: OPTIMIZERS[base].resets(read, ""),
+        state=state,
         has_base=True,
     ),
 )

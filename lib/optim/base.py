@@ -7,6 +7,8 @@ from typing import Any
 from lib.config import choice, number
 from lib.registry import Registry
 
+MOMENTS = {"exp_avg": 4, "exp_avg_sq": 4}  # bytes per parameter: float32
+MAXIMUM = {"max_exp_avg_sq": 4}  # AMSGrad's
 Read = Callable[[type], Any]  # a settings class -> its values from the run's config
 
 
@@ -40,6 +42,7 @@ class Optim:
     pairs_with: the pruning methods it pairs with; None is any.
     replaces: recipe settings that its definition fixes, for a given base.
     resets(read, base): when it zeroes its moments, or None.
+    state(read, base): what it keeps of every parameter, name -> bytes.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Optim:
     pairs_with: frozenset[str] | None = None
     replaces: Callable[[str], Mapping[str, Any]] = field(default=lambda base: {})
     resets: Callable[[Read, str], Resets | None] = field(default=lambda read, base: None)
+    state: Callable[[Read, str], Mapping[str, int]] = field(default=lambda read, base: MOMENTS)
     has_base: bool = False
 
     @property

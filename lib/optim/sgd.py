@@ -19,4 +19,8 @@ def build(groups, hyper, read, base=""):
     return SGD(groups, lr=hyper.lr, momentum=o.sgd_momentum, nesterov=o.sgd_nesterov, clip_norm=hyper.clip_norm)
 
 
-OPTIMIZERS.add("sgd", Optim("sgd", build, (SGDOptions,), family="sgd", keeps=frozenset()))
+def state(read, base=""):
+    return {"momentum_buffer": 4} if read(SGDOptions).sgd_momentum else {}
+
+
+OPTIMIZERS.add("sgd", Optim("sgd", build, (SGDOptions,), family="sgd", keeps=frozenset(), state=state))

@@ -1,7 +1,7 @@
 """Records of pruning methods. The tensor code is in lib/prune/kernel and imported only inside `build`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from lib.config import InputError, Steps, choice, number
 from lib.registry import Registry
@@ -39,7 +39,8 @@ class Method:
     (name, parameter); None for a method that prunes nothing.
     needs: state tensors of the optimizer that its score reads.
     pairs_with: the optimizers it pairs with; None is any.
-    bytes_per_param: what it keeps between steps, per prunable weight, besides a mask.
+    holds: what it keeps between steps besides a mask: the pruner's attribute, a dict of tensors, -> bytes per
+    prunable weight.
     reversible: whether it takes weights back, so that an optimizer's state cannot be its mask.
     has_variant: whether it is multiplied by ADAMWPRUNE_VARIANT_*.
     schedule: the shape of its ramp where that is part of the method; "" is PRUNING_SCHEDULE_*.
@@ -51,7 +52,7 @@ class Method:
     build: Callable | None
     needs: frozenset[str] = frozenset()
     pairs_with: frozenset[str] | None = None
-    bytes_per_param: int = 0
+    holds: Mapping[str, int] = field(default_factory=dict)
     reversible: bool = False
     has_variant: bool = False
     schedule: str = ""
@@ -62,10 +63,13 @@ class Method:
     def sparse(self) -> bool:
         return self.build is not None
 
+    def mask(self, holds_masks: bool) -> int:
+        """Bytes per prunable weight of its mask, on an optimizer that can or cannot hold it in its state."""
+        return 0 if not self.sparse or (holds_masks and not self.reversible) else 1
+
     def kept(self, holds_masks: bool) -> int:
-        """Bytes per prunable weight that it keeps between steps, on an optimizer that can or cannot hold its mask."""
-        mask = 0 if not self.sparse or (holds_masks and not self.reversible) else 1
-        return self.bytes_per_param + mask
+        """Bytes per prunable weight that it keeps between steps."""
+        return sum(self.holds.values()) + self.mask(holds_masks)
 
 
 PRUNERS: Registry[Method] = Registry("pruning method", "lib.prune")

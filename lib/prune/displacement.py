@@ -9,4 +9,4 @@ def build(weights, plan):
     return Displacement(weights, plan)
 
 
-PRUNERS.add("displacement", Method("displacement", build, bytes_per_param=4))
+PRUNERS.add("displacement", Method("displacement", build, holds={"start": 4}))

@@ -9,4 +9,4 @@ def build(weights, plan):
     return Movement(weights, plan)
 
 
-PRUNERS.add("movement", Method("movement", build, bytes_per_param=8, reversible=True))
+PRUNERS.add("movement", Method("movement", build, holds={"scores": 4, "frozen": 4}, reversible=True))

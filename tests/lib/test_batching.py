@@ -58,6 +58,7 @@ def test_a_cpu_takes_what_the_recipe_says():
     assert language("124m", 1024, 1024, None, micro=16).samples == 16
     assert language("tiny", 256, 16, None).samples == 16
     assert image("resnet18", 32, 128, None).samples == 128
+    assert image("resnet18", 32, 128, None, micro=32).goes == 4
 
 
 @pytest.mark.parametrize(("model", "side", "gib"), [("lenet5", 32, 4.0), ("resnet18", 32, 8.0), ("resnet50", 32, 22.0)])

@@ -25,12 +25,13 @@ INF = float("inf")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run asks of its pruner. seed: of what a method draws at random. group: the processes that share the
+    """What a run asks of its pruner. begin, record: called before and after an event. seed: of what a method draws at random. group: the processes that share the
     weights, each with consecutive rows of every layer."""
 
     schedule: Schedule
     distribution: str = "global"
     variant: str = ""
+    begin: Callable[[], None] = field(default=lambda: None)
     record: Callable[[dict], None] = field(default=lambda event: None)
     floor: float = 0.0
     pattern: tuple[int, int] = (2, 4)
@@ -123,6 +124,7 @@ class Pruner:
 
     def event(self, share: float) -> None:
         """Prune to exactly round(share * N) weights."""
+        self.plan.begin()
         before = sum(self.known())
         self.prepare()
         cuts = self.cuts(share)

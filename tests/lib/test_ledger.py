@@ -1,0 +1,132 @@
+"""The ledger: what is predicted of a run's memory is what its tensors take, byte for byte."""
+
+import pytest
+import torch
+from train_kit import prepare, run
+
+from lib import ledger
+from lib.footprint import Footprint, sizes
+from lib.optim.base import OPTIMIZERS
+from lib.prune.base import PRUNERS
+from lib.spec import RunSpec
+
+ALL, PRUNABLE = 61_750, 61_470
+METHODS = [m for m in PRUNERS if m != "none"]
+
+
+def pairs():
+    for method in METHODS:
+        only = PRUNERS[method].pairs_with
+        for name in sorted(only) if only else ("sgd", "adamw"):
+            yield name, method
+    for name in OPTIMIZERS:
+        yield name, "none"
+
+
+@pytest.mark.parametrize("name, method", list(pairs()))
+def test_tensors_are_what_is_predicted(tmp_path, name, method):
+    sparsity = "" if method == "none" else "0.5"
+    found = run(tmp_path, name, method, sparsity, MAX_ITERS="6").summary["ledger"]
+    assert list(ledger.unequal(found)) == []
+    tensors = found["phases"]["train"]["tensors"]
+    assert tensors["weights"] == tensors["gradients"] == 4 * ALL
+    assert tensors["buffers"] == 44 * 4 + 2 * 8  # means, variances and two counters
+    assert tensors["data"] > 0
+    assert "gradients" not in found["phases"]["evaluate"]["tensors"]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"ADAMWPRUNE_AMSGRAD": "y"}, {"ADAMWPRUNE_BASE_ADAMWADV": "y"}, {"ADAMWPRUNE_BASE_ADAMWSPAM": "y"}]
+)
+def test_what_a_base_keeps(tmp_path, settings):
+    found = run(tmp_path, "adamwprune", "state", "0.5", MAX_ITERS="200", **settings).summary["ledger"]
+    assert list(ledger.unequal(found)) == []
+    assert ("max_exp_avg_sq" in found["predicted"]["classes"]) == ("ADAMWPRUNE_BASE_ADAMWSPAM" not in settings)
+
+
+def test_momentum_of_none_is_none(tmp_path):
+    found = run(tmp_path, "sgd", SGD_MOMENTUM="0", MAX_ITERS="2").summary["ledger"]
+    assert list(ledger.unequal(found)) == []
+    assert set(found["predicted"]["classes"]) == {"weights", "gradients"}
+
+
+def test_phases_of_a_run(tmp_path):
+    found = run(tmp_path, "adamw", "movement", "0.5", MAX_ITERS="30", INFERENCE_TEST="y").summary["ledger"]["phases"]
+    assert set(found) == {"train", "prune", "evaluate", "checkpoint", "test", "inference", "finish"}
+    assert set(found["inference"]["tensors"]) == {"weights", "buffers", "data"}  # the rest has been let go
+    assert {"scores", "frozen", "masks", "exp_avg"} < set(found["prune"]["tensors"])
+
+
+@pytest.mark.parametrize("micro", ["0", "16"])
+def test_activations_are_what_a_backward_pass_needs(tmp_path, micro):
+    """They grow with the batch that goes through at once, and counting them changes no bit."""
+    whole = run(tmp_path / "a", "sgd", MAX_ITERS="3", LENET5_MICRO_BATCH=micro)
+    known = whole.summary["ledger"]["activations"]
+    assert known > 4 * 16 * 32 * 32  # its input at least
+    single = run(tmp_path / "b", "sgd", MAX_ITERS="1", LENET5_MICRO_BATCH=micro)
+    assert single.summary["ledger"]["activations"] == known
+    if micro != "0":
+        larger = run(tmp_path / "c", "sgd", MAX_ITERS="1").summary["ledger"]["activations"]
+        assert 3.3 < larger / known < 4  # a go's input is a view of the whole batch
+
+
+def test_watching_changes_nothing(tmp_path, monkeypatch):
+    watched = run(tmp_path / "a", "adamw", "magnitude", "0.5", MAX_ITERS="6")
+    monkeypatch.setattr(Footprint, "watching", lambda self, loss: loss)
+    monkeypatch.setattr(Footprint, "stepping", lambda self: None)
+    plain = run(tmp_path / "b", "adamw", "magnitude", "0.5", MAX_ITERS="6")
+    assert all(torch.equal(a, b) for a, b in zip(*(r.last()["model"].values() for r in (watched, plain)), strict=True))
+
+
+def test_a_storage_counts_once():
+    t = torch.zeros(10)
+    assert list(sizes([t, t[2:], t.view(2, 5)], set())) == [40]
+
+
+def test_the_prediction_is_the_seeds_arithmetic(tmp_path):
+    """LeNet-5: movement keeps weights, two moments, scores, kept values and a mask; state pruning nothing of its own."""
+    _, config, spec = prepare(tmp_path, "adamwprune", "state", "0.5")
+    found = ledger.compared(spec, config, ALL, PRUNABLE)
+    movement = 12 * ALL + 9 * PRUNABLE
+    assert found["kept"] == 12 * ALL
+    assert found["multiple"] == 3
+    assert found["less_than_movement_pct"] == pytest.approx(100 * (1 - 12 * ALL / movement))
+    _, config, spec = prepare(tmp_path, "sgd", "movement", "0.5")
+    found = ledger.compared(spec, config, ALL, PRUNABLE)
+    assert found["less_than_movement_pct"] == 0
+    assert found["multiple"] == pytest.approx((8 * ALL + 9 * PRUNABLE) / (4 * ALL))
+
+
+def test_the_ladder_and_where_it_breaks():
+    mib = 1 << 20
+    found = {"phases": {"train": {"tensors": {"weights": 3 * mib}, "allocated": 5 * mib, "reserved": 4 * mib}}}
+    steps = ledger.ladder(found, 9.0, None)
+    assert steps == {"tensors": 3, "allocated": 5, "reserved": 4, "process": 9, "device": None}
+    assert list(ledger.broken(steps)) == ["allocated 5.0 MiB > reserved 4.0 MiB"]
+    assert list(ledger.broken(ledger.ladder({"phases": {}}, None, 7.0))) == []
+
+
+def test_a_class_that_nobody_predicted_is_named():
+    found = {"predicted": {"classes": {"weights": 8}}, "phases": {"train": {"tensors": {"weights": 8, "masks": 2}}}}
+    assert list(ledger.unequal(found)) == ["masks: 2 bytes, and 0 predicted"]
+
+
+def samples(**readings):
+    """One device's, a second apart; None is not reported."""
+    rows = zip(*readings.values(), strict=True)
+    names = list(readings)
+    return [
+        {"t": float(t), "phase": "train", "devices": [{k: v for k, v in zip(names, row, strict=True) if v is not None}]}
+        for t, row in enumerate(rows)
+    ]
+
+
+def test_energy_is_counted_or_integrated_or_unknown():
+    assert ledger.energy([0], samples(energy=[100, None, 130, 5], power=[1, 2, 3, 4])) == (35, "counted by the device")
+    assert ledger.energy([0], samples(energy=[None] * 3, power=[10, 20, 20])) == (35, "from samples of its power")
+    assert ledger.energy([0], samples(power=[None, 5])) == (None, None)
+    assert ledger.energy([], samples(power=[5, 5])) == (None, None)
+
+
+def test_spec_has_a_base_only_where_there_is_one():
+    assert ledger.optimizer(RunSpec(model="m", dataset="d", optimizer="sgd", pruning_method="none"))[1] == ""
