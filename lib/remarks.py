@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from lib.results import HOST, Results, Run
+from lib.measure import HOST
+from lib.results import Results, Run
 
 MIB = 1024 * 1024
 BUSY = 2.0  # ratio of times per step from which they are taken to speak of the machine
@@ -61,6 +62,8 @@ def remarks(group: Results) -> Iterator[str]:
             found.append(f"{r.id}: {r.damaged_images} files were no images and were left out (output.log names them)")
         if r.skipped_steps:
             found.append(f"{r.id}: {r.skipped_steps} steps had gradients that were not finite and changed nothing")
+        if r.data.get("monitor_lost"):
+            found.append(f"{r.id}: {r.monitor_lost} samples of the monitor were lost, for they could not be written")
         found += [f"{r.id}: step {e['step']}: {w}" for e in r.events for w in e["warnings"]]
     found += same_schedule(group)
     found += same_masks(group)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import audit
+from lib import audit, costs
 from lib.config import write_atomic
 from lib.remarks import busy, conditions, metric, remarks, resident
 from lib.results import Results, Run, record
@@ -123,6 +123,8 @@ def body(results: Results, form: Callable) -> Iterator[str]:
     yield ""
     yield from tables(results, form)
     yield from leaders(results, form)
+    yield from costs.memory(results, form, f"#{heading}" if heading else "")
+    yield from costs.energy(results, form, f"#{heading}" if heading else "")
     yield from inference(results, form)
     yield from samples(results, form)
     yield from audited(results, form)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from lib import ledger
+from lib import measure
 from lib.config import Config, InputError
 from lib.matrix import expand
 from lib.monitor import stats
@@ -20,10 +20,6 @@ from lib.peak import mfu
 from lib.record import perplexity
 from lib.rundir import SCHEMA, RunDir, checked
 from lib.spec import RunSpec
-
-TRAINING, INFERENCE = ("train", "prune"), ("inference",)  # the monitor's phases that memory is measured over
-HOST = "host process RSS"
-VENDORS = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel"}
 
 
 @dataclass(frozen=True)
@@ -60,14 +56,7 @@ class Run:
     def memory(self, samples: list[dict] | None = None) -> list[tuple[float, str, float]]:
         """(seconds, phase, MiB) of every sample, from the source that `memory_source` names."""
         header, found = self.monitor
-        devices = header.get("devices", [])
-        places = sources(devices, found)
-        rows = []
-        for s in found if samples is None else samples:
-            read = [s["devices"][i]["process_memory"] for i in places if "process_memory" in s["devices"][i]]
-            if read:
-                rows.append((s["t"], s["phase"], sum(read)))
-        return rows
+        return measure.process_memory(header, found, samples)
 
 
 @dataclass(frozen=True)
@@ -120,48 +109,6 @@ def json_lines(path: Path) -> Iterator[dict]:
                     raise InputError(f"{path}: a damaged line: {line[:80]!r} ({e})") from None
 
 
-def sources(devices: list[dict], samples: list[dict]) -> list[int]:
-    """Which of the monitor's devices memory is taken from: the GPUs of a vendor that report the run's own memory, whose
-    readings are added up, else the host."""
-    reporting = [
-        i for i, d in enumerate(devices) if any("process_memory" in s["devices"][i] for s in samples)
-    ]  # fmt: skip
-    gpus = [i for i in reporting if devices[i]["vendor"] != "cpu"]
-    return [i for i in gpus if devices[i]["vendor"] == devices[gpus[0]]["vendor"]] or reporting[:1]
-
-
-def measured(run: Run) -> dict:
-    """Memory over the training phase, mean over its time and peak in MiB, and where it was read. A sample stands for
-    the time until the next one: samples are not evenly spaced, for each change of phase takes one."""
-    header, samples = run.monitor
-    places = sources(header.get("devices", []), samples)
-    readings = run.memory()
-    following = [t for t, _, _ in readings[1:]] + [t for t, _, _ in readings[-1:]]
-
-    def during(phases) -> list[tuple[float, float]]:
-        """(MiB, seconds)"""
-        spans = zip(readings, following, strict=True)
-        return [(mib, max(end - t, 1e-3)) for (t, phase, mib), end in spans if phase in phases]
-
-    training = during(TRAINING)
-    if not places or not training:
-        none = {"gpu_memory_mean": None, "gpu_memory_max": None, "inference_memory_mean": None}
-        return {**none, "memory_source": None, "memory_samples": 0}
-    vendor = header["devices"][places[0]]["vendor"]
-    return {
-        "gpu_memory_mean": mean(training),
-        "gpu_memory_max": max(mib for mib, _ in training),
-        "inference_memory_mean": mean(during(INFERENCE)),
-        "memory_source": HOST if vendor == "cpu" else f"{VENDORS.get(vendor, vendor)} process memory",
-        "memory_samples": len(training),
-    }
-
-
-def mean(spans: list[tuple[float, float]]) -> float | None:
-    """Of values over their seconds; None of nothing."""
-    return sum(v * s for v, s in spans) / sum(s for _, s in spans) if spans else None
-
-
 def load(root: Path) -> Results:
     """Read a results directory. Raises InputError where it is none, or of another schema."""
     provenance = checked(root / "provenance.json")
@@ -187,43 +134,8 @@ def read_run(root: Path, spec: RunSpec) -> Run | None:
         data = blank(spec) | {"status": "interrupted", "reason": None}
     else:
         return None
-    found = Run(run.path, data)
-    memory = measured(found)
-    accuracy, mean = data["test_accuracy_last"], memory["gpu_memory_mean"]
-    efficiency = 100 * accuracy / mean if accuracy is not None and mean else None
-    more = language(data) | costs(found) | {"efficiency_per_100mib": efficiency}
-    return Run(run.path, data | memory | more)
-
-
-def costs(run: Run) -> dict:
-    """Energy, and what the memory ledger comes to; null where a run has not got so far or nothing reports it."""
-    header, samples = run.monitor
-    joules, source = ledger.energy(trained_on(run), samples)
-    accuracy, known = run.data["test_accuracy_last"], run.data.get("ledger") or {}
-    predicted = known.get("predicted") or {}
-    return {
-        "energy_j": joules,
-        "energy_source": source,
-        "energy_per_accuracy_point": joules / accuracy if joules is not None and accuracy else None,
-        "memory_multiple": predicted.get("multiple"),
-        "memory_less_than_movement_pct": predicted.get("less_than_movement_pct"),
-        "monitor_lost": header.get("lost"),
-    }
-
-
-def trained_on(run: Run) -> list[int]:
-    """Which of the monitor's devices a run trained on: those that it names, by UUID or slot; else those that report
-    its memory."""
-    header, samples = run.monitor
-    devices, named = header.get("devices", []), run.data.get("gpus") or []
-    uuids = {(g["uuid"] or "").removeprefix("GPU-").removeprefix("MIG-") for g in named} - {""}
-    slots = {g["bus"] for g in named} - {None}
-    mine = [
-        i
-        for i, d in enumerate(devices)
-        if (d.get("uuid") or "").removeprefix("GPU-").removeprefix("MIG-") in uuids or d.get("bus") in slots
-    ]
-    return mine or sources(devices, samples)
+    header, samples = Run(run.path, data).monitor
+    return Run(run.path, data | language(data) | measure.derived(data, header, samples))
 
 
 def language(data: dict) -> dict:

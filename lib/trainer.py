@@ -15,7 +15,7 @@ import time
 
 import torch
 
-from lib import build, fit, hyper, inference, ledger, parallel, provenance, record
+from lib import build, fit, hyper, ledger, parallel, provenance, record
 from lib.build import derive
 from lib.checkpoint import Checkpoints
 from lib.config import Config, InputError
@@ -25,6 +25,7 @@ from lib.monitor.client import Monitor, MonitorOptions
 from lib.prune.base import PRUNERS
 from lib.prune.schedule import Schedule
 from lib.rundir import RunDir, place, write_json
+from lib.scores import Scores
 from lib.spec import RunSpec
 from lib.world import join
 
@@ -78,7 +79,7 @@ class Trainer:
         self.prunable = int(self.parallel.group.sum(mine))
         here = sum(p.numel() for _, p in named)
         self.predicted = ledger.compared(spec, config, here, int(mine))
-        self.epochs, self.best = [], None
+        self.epochs, self.best, self.scores = [], None, Scores(self)
         self.gpus = build.gpus(self.device, world.size)
 
     def _prune(self):
@@ -94,7 +95,7 @@ class Trainer:
 
     def _pruning(self) -> None:
         if self.early is None:
-            self._phase("prune")
+            self.enter("prune")
 
     def _noted(self, event: dict) -> None:
         """An event at step 0 happens when the pruner is attached, before there is a start to write down."""
@@ -102,9 +103,9 @@ class Trainer:
             self.early.append(event)
         else:
             self._record(event)
-            self._phase("train")
+            self.enter("train")
 
-    def _phase(self, name: str) -> None:
+    def enter(self, name: str) -> None:
         """What the run does from now on."""
         self.monitor.phase(name)
         self.footprint.enter(name)
@@ -128,8 +129,8 @@ class Trainer:
         if short:
             raise InputError(fit.too_small(self))
         self.skipped = self.optimizer.skipped
-        tests = {**self._test(), **self._shown()} if status == "done" else {}
-        self._phase("finish")
+        tests = {**self.scores.test(), **self.scores.shown()} if status == "done" else {}
+        self.enter("finish")
         elapsed = time.perf_counter() - started
         self._record({"event": "end", "status": status, "step": self.step, "elapsed_s": elapsed})
         self.monitor.stop()
@@ -139,11 +140,11 @@ class Trainer:
 
     def _epoch(self, started: float) -> None:
         epoch = len(self.epochs) + 1
-        self._phase("train")
+        self.enter("train")
         begun = time.perf_counter()
         loss = self._train(epoch, begun)
         train_s = time.perf_counter() - begun
-        self._phase("evaluate")
+        self.enter("evaluate")
         row = {
             "event": "epoch",
             "epoch": epoch,
@@ -153,7 +154,7 @@ class Trainer:
             "target_sparsity": self.asked(),
             "sparsity": self.sparsity(),
             "skipped": self.optimizer.skipped,
-            **self._evaluate(),
+            **self.scores.validation(),
             "train_s": train_s,
             "memory": dict(self.footprint.phases["train"]),
             "elapsed_s": time.perf_counter() - started,
@@ -163,7 +164,7 @@ class Trainer:
         measured = [row["train_loss"], row.get("validation_loss") or 0.0]
         if not all(map(math.isfinite, measured)):
             raise Diverged(f"the loss is {measured} after epoch {epoch}, step {self.step}")
-        self._phase("checkpoint")
+        self.enter("checkpoint")
         self._checkpoint(row)
         self._stop(row)
 
@@ -226,24 +227,6 @@ class Trainer:
         self.parallel.collect()
         return whole
 
-    def _evaluate(self) -> dict:
-        row = {}
-        splits = {"validation": self.data.validation}
-        if self.training.test_each_epoch:
-            splits["test"] = self.data.test
-        for name, split in splits.items():
-            scores = self._scores(split) if split else None
-            row[f"{name}_loss"] = scores and scores.loss
-            row[f"{name}_accuracy"] = scores and scores.accuracy
-        return row
-
-    def _scores(self, split):
-        try:
-            with self.autocast():
-                return self.task.evaluate(self.model, split, self.recipe, self.world.add)
-        except torch.OutOfMemoryError:
-            raise InputError(fit.too_small_to_evaluate(self)) from None
-
     def asked(self) -> float:
         """The sparsity that the events so far have asked for."""
         if self.pruner and self.pruner.finished:
@@ -275,32 +258,7 @@ class Trainer:
         """How good an evaluation is: what runs are compared by, higher is better."""
         return row["validation_accuracy"] if self.task.metric == "accuracy" else -row["validation_loss"]
 
-    def _test(self) -> dict:
-        """Test accuracy of the last and of the best weights: the only use of test data, unless TEST_EACH_EPOCH."""
-        self._phase("test")
-        last = self._scores(self.data.test)
-        found = {"test_accuracy_last": last.accuracy, "test_loss_last": last.loss}
-        if self.best:
-            best = last
-            if self.best["step"] != self.step:
-                self.checkpoints.load_model(self.rundir.best)
-                best = self._scores(self.data.test)
-            found |= {"test_accuracy_best": best.accuracy, "test_loss_best": best.loss}
-        return found
-
-    def _shown(self) -> dict:
-        """What else there is to say of the last weights."""
-        if self.best and self.best["step"] != self.step:  # the best ones have just been tested
-            self.checkpoints.load_model(self.rundir.last)
-        with self.autocast():
-            found = self.task.shown(self.model, self.data, self.world.add)
-            if self.training.inference_test:
-                self._release()
-                self._phase("inference")
-                found["inference"] = inference.measure(self.model, self.data.example, self.device, self.world.leaders)
-        return found
-
-    def _release(self) -> None:
+    def release(self) -> None:
         """What training needs and inference does not: it has been saved."""
         self.optimizer = self.pruner = self.loss = None
         self.weights = []

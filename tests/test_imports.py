@@ -16,7 +16,20 @@ from lib.rundir import ROOT
 LAYERS = [
     {"registry", "config"},
     {"kconfig", "provenance", "optim", "prune", "data", "monitor", "executor"},
-    {"spec", "matrix", "cli", "hyper", "batching", "rundir", "checkpoint", "overrides", "launch", "resolve", "peak", "ledger"},
+    {
+        "spec",
+        "matrix",
+        "cli",
+        "hyper",
+        "batching",
+        "rundir",
+        "checkpoint",
+        "overrides",
+        "launch",
+        "resolve",
+        "peak",
+        "ledger",
+    },
     {
         "task",
         "language",
@@ -26,9 +39,12 @@ LAYERS = [
         "parallel",
         "inference",
         "footprint",
+        "scores",
         "trainer",
         "record",
+        "measure",
         "results",
+        "costs",
         "remarks",
         "progress",
         "audit",
@@ -46,7 +62,7 @@ LIB = [f for f in FILES if f.startswith("lib/")]
 # Where torch may stand: tensor code, the loop, the models, and a process of its own that nothing imports.
 TORCH = ("lib/optim/kernel/", "lib/prune/kernel/", "lib/data/kernel/", "lib/executor/preload.py")
 TORCH += ("lib/task.py", "lib/language.py", "lib/build.py", "lib/inference.py", "lib/trainer.py")
-TORCH += ("lib/world.py", "lib/parallel.py", "lib/fit.py", "lib/footprint.py")
+TORCH += ("lib/world.py", "lib/parallel.py", "lib/fit.py", "lib/footprint.py", "lib/scores.py")
 TORCH += (
     "lib/checkpoint.py",
     "scripts/bench_core.py",

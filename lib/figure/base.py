@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path
 
 from lib.config import Config
+from lib.measure import HOST
 from lib.record import perplexity
 from lib.registry import Registry
-from lib.results import HOST, Results, Run
+from lib.results import Results, Run
 from lib.spec import percent
 
 # key (GRAPH_* in Kconfig) -> function(results) -> (stem, matplotlib Figure) pairs

@@ -21,7 +21,7 @@ from lib.figure.panel import (
 from lib.results import Results, Run
 
 POINTS = 600  # of a line over time; more cannot be seen
-TRAINING = ("train", "evaluate", "checkpoint")  # the monitor's phases between the first step and the last
+TRAINING = ("train", "prune", "evaluate", "checkpoint")  # the monitor's phases between the first step and the last
 STROKES = "Strong between the dots: training; thin: loading before it, tests after it"
 MEAN, PEAK = "gpu_memory_mean", "gpu_memory_max"
 

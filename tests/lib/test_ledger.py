@@ -84,7 +84,7 @@ def test_a_storage_counts_once():
 
 
 def test_the_prediction_is_the_seeds_arithmetic(tmp_path):
-    """LeNet-5: movement keeps weights, two moments, scores, kept values and a mask; state pruning nothing of its own."""
+    """LeNet-5: movement adds scores, kept values and a mask to weights and two moments; state pruning adds nothing."""
     _, config, spec = prepare(tmp_path, "adamwprune", "state", "0.5")
     found = ledger.compared(spec, config, ALL, PRUNABLE)
     movement = 12 * ALL + 9 * PRUNABLE

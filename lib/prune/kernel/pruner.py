@@ -25,8 +25,8 @@ INF = float("inf")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run asks of its pruner. begin, record: called before and after an event. seed: of what a method draws at random. group: the processes that share the
-    weights, each with consecutive rows of every layer."""
+    """What a run asks of its pruner. begin, record: called before and after an event. seed: of what a method draws at
+    random. group: the processes that share the weights, each with consecutive rows of every layer."""
 
     schedule: Schedule
     distribution: str = "global"

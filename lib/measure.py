@@ -1,0 +1,110 @@
+"""What the monitor's record of a run comes to: memory over its training, by phase, and energy. No torch."""
+
+from lib import ledger
+
+TRAINING, INFERENCE = ("train", "prune"), ("inference",)  # the monitor's phases that memory is measured over
+HOST = "host process RSS"
+VENDORS = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel"}
+
+
+def derived(data: dict, header: dict, samples: list[dict]) -> dict:
+    """Everything here that belongs in a run's record; `data` is its summary."""
+    memory = measured(header, samples)
+    accuracy, mib = data["test_accuracy_last"], memory["gpu_memory_mean"]
+    efficiency = 100 * accuracy / mib if accuracy is not None and mib else None
+    return memory | costs(data, header, samples) | {"efficiency_per_100mib": efficiency}
+
+
+def sources(devices: list[dict], samples: list[dict]) -> list[int]:
+    """Which of the monitor's devices memory is taken from: the GPUs of a vendor that report the run's own memory, whose
+    readings are added up, else the host."""
+    reporting = [
+        i for i, d in enumerate(devices) if any("process_memory" in s["devices"][i] for s in samples)
+    ]  # fmt: skip
+    gpus = [i for i in reporting if devices[i]["vendor"] != "cpu"]
+    return [i for i in gpus if devices[i]["vendor"] == devices[gpus[0]]["vendor"]] or reporting[:1]
+
+
+def process_memory(header: dict, samples: list[dict], of: list[dict] | None = None) -> list[tuple[float, str, float]]:
+    """(seconds, phase, MiB of the run's processes) of every sample, or of those in `of`, from their one source."""
+    places, rows = sources(header.get("devices", []), samples), []
+    for s in samples if of is None else of:
+        read = [s["devices"][i]["process_memory"] for i in places if "process_memory" in s["devices"][i]]
+        if read:
+            rows.append((s["t"], s["phase"], sum(read)))
+    return rows
+
+
+def measured(header: dict, samples: list[dict]) -> dict:
+    """Memory over the training phase, mean over its time and peak in MiB, and where it was read. A sample stands for
+    the time until the next one: samples are not evenly spaced, for each change of phase takes one."""
+    places = sources(header.get("devices", []), samples)
+    readings = process_memory(header, samples)
+    following = [t for t, _, _ in readings[1:]] + [t for t, _, _ in readings[-1:]]
+
+    def during(phases) -> list[tuple[float, float]]:
+        """(MiB, seconds)"""
+        spans = zip(readings, following, strict=True)
+        return [(mib, max(end - t, 1e-3)) for (t, phase, mib), end in spans if phase in phases]
+
+    training = during(TRAINING)
+    if not places or not training:
+        none = {"gpu_memory_mean": None, "gpu_memory_max": None, "inference_memory_mean": None}
+        return {**none, "memory_source": None, "memory_samples": 0}
+    vendor = header["devices"][places[0]]["vendor"]
+    return {
+        "gpu_memory_mean": mean(training),
+        "gpu_memory_max": max(mib for mib, _ in training),
+        "inference_memory_mean": mean(during(INFERENCE)),
+        "memory_source": HOST if vendor == "cpu" else f"{VENDORS.get(vendor, vendor)} process memory",
+        "memory_samples": len(training),
+    }
+
+
+def mean(spans: list[tuple[float, float]]) -> float | None:
+    """Of values over their seconds; None of nothing."""
+    return sum(v * s for v, s in spans) / sum(s for _, s in spans) if spans else None
+
+
+def by_phase(header: dict, samples: list[dict]) -> dict[str, dict[str, float]]:
+    """Phase -> peaks in MiB: "process", of the run's own; "device", of all that use the same devices."""
+    places, found = sources(header.get("devices", []), samples), {}
+    for _, phase, mib in process_memory(header, samples):
+        peaks = found.setdefault(phase, {})
+        peaks["process"] = max(mib, peaks.get("process", 0.0))
+    for s in samples:
+        used = [s["devices"][i].get("memory_used") for i in places]
+        if used and None not in used and s["phase"] in found:
+            peaks = found[s["phase"]]
+            peaks["device"] = max(sum(used), peaks.get("device", 0.0))
+    return found
+
+
+def costs(data: dict, header: dict, samples: list[dict]) -> dict:
+    """Energy, and what the memory ledger comes to; null where a run has not got so far or nothing reports it."""
+    joules, source = ledger.energy(trained_on(data, header, samples), samples)
+    accuracy, known = data["test_accuracy_last"], data.get("ledger") or {}
+    predicted = known.get("predicted") or {}
+    return {
+        "energy_j": joules,
+        "energy_source": source,
+        "energy_per_accuracy_point": joules / accuracy if joules is not None and accuracy else None,
+        "memory_multiple": predicted.get("multiple"),
+        "memory_less_than_movement_pct": predicted.get("less_than_movement_pct"),
+        "memory_phases": by_phase(header, samples),
+        "monitor_lost": header.get("lost"),
+    }
+
+
+def trained_on(data: dict, header: dict, samples: list[dict]) -> list[int]:
+    """Which of the monitor's devices a run trained on: those that it names, by UUID or slot; else those that report
+    its memory."""
+    devices, named = header.get("devices", []), data.get("gpus") or []
+    uuids = {(g["uuid"] or "").removeprefix("GPU-").removeprefix("MIG-") for g in named} - {""}
+    slots = {g["bus"] for g in named} - {None}
+    mine = [
+        i
+        for i, d in enumerate(devices)
+        if (d.get("uuid") or "").removeprefix("GPU-").removeprefix("MIG-") in uuids or d.get("bus") in slots
+    ]
+    return mine or sources(devices, samples)
