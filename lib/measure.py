@@ -1,5 +1,8 @@
 """What the monitor's record of a run comes to: memory over its training, by phase, and energy. No torch."""
 
+import bisect
+import math
+
 from lib import ledger
 
 TRAINING, INFERENCE = ("train", "prune"), ("inference",)  # the monitor's phases that memory is measured over
@@ -40,7 +43,8 @@ def measured(header: dict, samples: list[dict]) -> dict:
     the time until the next one: samples are not evenly spaced, for each change of phase takes one."""
     places = sources(header.get("devices", []), samples)
     readings = process_memory(header, samples)
-    following = [t for t, _, _ in readings[1:]] + [t for t, _, _ in readings[-1:]]
+    ends = sorted({t for t, _, _ in readings} | {t for t, _ in header.get("marks", [])}) + [math.inf]
+    following = [min(ends[bisect.bisect_right(ends, t)], readings[-1][0]) for t, _, _ in readings]
 
     def during(phases) -> list[tuple[float, float]]:
         """(MiB, seconds)"""

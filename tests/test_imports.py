@@ -49,7 +49,7 @@ LAYERS = [
         "progress",
         "audit",
     },
-    {"main", "report", "figure", "runner"},
+    {"main", "report", "figure", "runner", "gputop"},
 ]
 LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 # Rooms that know nothing of one another.
@@ -75,6 +75,9 @@ TORCH += (
 FOREIGN = {
     "torch": TORCH,
     "kconfiglib": ("lib/kconfig.py",),
+    "textual": ("lib/gputop/",),
+    "rich": ("lib/gputop/",),
+    "plotext": ("lib/gputop/",),
     "menuconfig": ("lib/kconfig.py",),
     "matplotlib": ("lib/figure/",),
     "pynvml": ("lib/monitor/",),

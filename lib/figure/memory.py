@@ -17,10 +17,10 @@ from lib.figure.panel import (
     rows_height,
     seeds,
     small_titles,
+    thinned,
 )
 from lib.results import Results, Run
 
-POINTS = 600  # of a line over time; more cannot be seen
 TRAINING = ("train", "prune", "evaluate", "checkpoint")  # the monitor's phases between the first step and the last
 STROKES = "Strong between the dots: training; thin: loading before it, tests after it"
 MEAN, PEAK = "gpu_memory_mean", "gpu_memory_max"
@@ -125,12 +125,6 @@ def timeline(ax, r: Run, style: dict) -> None:
     inside = [i for i, (_, phase, _) in enumerate(samples) if phase in TRAINING]
     first, last = inside[0], min(inside[-1] + 1, len(samples) - 1)
     ends = {"markevery": [0, -1], "marker": "o", "markersize": 3}
-    ax.plot(*thinned(samples), color=style["color"], linewidth=0.7)
-    ax.plot(*thinned(samples[first : last + 1]), **style | {"linewidth": 1.4} | ends)
-
-
-def thinned(samples: list) -> tuple[list, list]:
-    """Seconds and MiB of at most about POINTS samples: of each stretch the highest, so that no peak is lost."""
-    step = -(-len(samples) // POINTS)
-    kept = [max(samples[i : i + step], key=lambda s: s[2]) for i in range(0, len(samples), step)]
-    return [t for t, _, _ in kept], [mib for _, _, mib in kept]
+    whole = [(t, mib) for t, _, mib in samples]
+    ax.plot(*thinned(whole), color=style["color"], linewidth=0.7)
+    ax.plot(*thinned(whole[first : last + 1]), **style | {"linewidth": 1.4} | ends)

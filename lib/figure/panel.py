@@ -8,6 +8,7 @@ from lib.results import Run
 
 FAINT = 0.3  # how strong a single seed is drawn
 ROW = 0.19  # inches a row of bars
+POINTS = 600  # of a line over time; more cannot be seen
 COLUMNS = 4  # of small panels
 
 Value = Callable[[dict], float | None]  # of a row of metrics
@@ -194,3 +195,10 @@ def arms(family: Family) -> dict[str, list[Setting]]:
 
 def of(s: Setting) -> tuple[str, str]:
     return s.r.optimizer, s.r.adamwprune_base
+
+
+def thinned(points: list[tuple[float, float]]) -> tuple[list, list]:
+    """Seconds and values of at most about POINTS of them: of each stretch the highest, so that no peak is lost."""
+    step = -(-len(points) // POINTS)
+    kept = [max(points[i : i + step], key=lambda p: p[1]) for i in range(0, len(points), max(1, step))]
+    return [t for t, _ in kept], [v for _, v in kept]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,14 +28,15 @@ class Monitor:
     def __enter__(self):
         if self.options.monitor:
             command = [sys.executable, "-m", "lib.monitor.sampler", "--out", str(self.out)]
-            command += ["--interval", str(self.options.monitor_interval), "--pid", *map(str, self.pids)]
+            command += ["--interval", str(self.options.monitor_interval), "--start", str(time.monotonic())]
+            command += ["--pid", *map(str, self.pids)]
             self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True)
         return self
 
     def phase(self, name: str) -> None:
         if self.process and self.process.stdin:
             try:
-                os.write(self.process.stdin.fileno(), f"{name}\n".encode())
+                os.write(self.process.stdin.fileno(), f"{name} {time.monotonic()}\n".encode())
             except OSError:
                 self.process.stdin = None
                 print("monitor: the sampler has ended; the run goes on without it", file=sys.stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 from lib.monitor.base import BACKENDS, MIB, Device, Process, Rates, Sample
 from lib.monitor.drm import number, text
 
+LEAST = 0.05  # seconds
 SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")  # of the drivers that measure processors
 
 
@@ -22,6 +23,7 @@ class Cpu:
     def __init__(self, root: str | Path = "/", clock=time.monotonic):
         self.root, self.clock, self.rates, self.seen = Path(root), clock, Rates(), {}
         self.counted, self.joules = {}, 0.0
+        self.busy, self.asked = None, None
 
     def probe(self) -> bool:
         try:
@@ -29,12 +31,19 @@ class Cpu:
         except ImportError:
             return False
         self.psutil = psutil
-        psutil.cpu_percent()  # the first reading has nothing to compare with
         return True
 
     def devices(self) -> list[Device]:
         total = self.psutil.virtual_memory().total / MIB
         return [Device("cpu", 0, self._name(), None, total)]
+
+    def _busy(self, now: float) -> float | None:
+        """None the first time, with nothing to compare with. Over less than LEAST the kernel's ticks are too coarse:
+        then it is what it was."""
+        if self.asked is None or now - self.asked >= LEAST:
+            found = self.psutil.cpu_percent()
+            self.busy, self.asked = None if self.asked is None else found, now
+        return self.busy
 
     def _name(self) -> str:
         """The model of the first processor, and how many threads there are."""
@@ -47,7 +56,7 @@ class Cpu:
         frequency = self._reading("cpu_freq")
         energy, now = self._energy(), self.clock()
         return Sample(
-            utilization=self.psutil.cpu_percent(),
+            utilization=self._busy(now),
             memory_used=(memory.total - memory.available) / MIB,
             process_memory=self._resident(pids),
             temperature=self._temperature(),
@@ -95,8 +104,9 @@ class Cpu:
             with contextlib.suppress(self.psutil.Error):
                 before = self.seen.get(p)
                 seen[p] = before or p  # it counts from its own last asking
-                busy = seen[p].cpu_percent()
-                found.append(Process(p.pid, seen[p].memory_info().rss / MIB, busy if before else None))
+                busy, resident = seen[p].cpu_percent(), seen[p].memory_info().rss
+                if resident:  # the kernel's own threads have none
+                    found.append(Process(p.pid, resident / MIB, busy if before else None))
         self.seen = seen
         return found
 

@@ -1,15 +1,16 @@
 """The sampler: a process beside a run that writes monitor.jsonl, append-only, whatever happens to the run.
 
-    python -m lib.monitor.sampler --pid PID... --out FILE --interval 1.0
+    python -m lib.monitor.sampler --pid PID... --out FILE --interval 1.0 --start T
 
 The first line is a header: devices, totals, start, names of the readings. Then one line a sample: t, seconds since
-the start on a monotonic clock; phase, the run's last mark; devices, in the header's order, each its readings in the
+T on the machine's monotonic clock; phase, the run's last mark; devices, in the header's order, each its readings in the
 order of the names, null where there is none. A device that appears later gets a line {"t", "appeared"}, and its
 readings follow those of the others from then on. A line after a disk was full has `lost`, how many before it are not
 there.
 
-Marks arrive on standard input, a word a line, and take a sample at once, as far as Pace allows, so that a run of two
-seconds has its training in the record too. End of input is the end of the run: one last sample, then exit.
+Marks arrive on standard input, a line each: a word, and when on that clock. The newest takes a sample at once, as far
+as Pace allows, so that a run of two seconds has its training in the record too; and each is a line {"t", "phase"} of
+its own, up to MARKS a second. End of input is the end of the run: one last sample, then exit.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from lib.monitor.stats import Writer
 
 EXTRA = 0.1  # samples beyond one an interval, as a share of these, in runs over SHORT
 SHORT = 60.0  # seconds
+MARKS = 2  # lines a second, over time: 80 bytes
 
 
 class Pace:
@@ -31,13 +33,19 @@ class Pace:
     marks took beyond the share EXTRA by then is paid back, by longer intervals, before SHORT is over."""
 
     def __init__(self, interval: float):
-        self.interval, self.taken, self.last = interval, 0, -interval
+        self.interval, self.taken, self.last, self.written = interval, 0, -interval, 0
 
-    def ahead(self, t: float) -> bool:
-        """Whether one more sample at t would be beyond what there may be."""
+    def ahead(self, t: float, new: bool = True) -> bool:
+        """Whether one more sample at t would be beyond what there may be. A phase that is not `new` leaves a half of
+        the loan to those that are still to come."""
         most = SHORT / 4 / self.interval  # what every other sample of SHORT's second half can pay back
-        loan = min(40, most) * min(1.0, max(0.0, 2 - 2 * t / SHORT))
+        loan = min(40, most) * min(1.0, max(0.0, 2 - 2 * t / SHORT)) * (1.0 if new else 0.5)
         return self.taken + 1 > 1 + (1 + EXTRA) * t / self.interval + loan
+
+    def writes(self, t: float) -> bool:
+        """Whether a mark without a sample gets its line."""
+        self.written += self.written < MARKS * (t + SHORT)
+        return self.written < MARKS * (t + SHORT)
 
     def took(self, t: float) -> None:
         self.taken, self.last = self.taken + 1, t
@@ -51,10 +59,10 @@ class Pace:
 class Sampler:
     """Reads the devices and writes what they say; `phase` is the run's last mark."""
 
-    def __init__(self, pids: list[int], writer: Writer, interval: float, clock=time.monotonic):
-        self.clock, self.start = clock, clock()
+    def __init__(self, pids: list[int], writer: Writer, interval: float, start=None, clock=time.monotonic):
+        self.clock, self.start = clock, clock() if start is None else start
         self.readings, self.tree, self.writer = Readings(), Tree(pids), writer
-        self.pace, self.phase, self.ended = Pace(interval), "start", False
+        self.pace, self.phase, self.seen, self.ended = Pace(interval), "start", set(), False
         header = {"pid": pids[0], "interval_s": interval, "started": time.time()}
         writer.header(self.readings.devices, **header)
 
@@ -70,9 +78,15 @@ class Sampler:
         self.ended = not own
         self.writer.sample(now, self.phase, self.readings.of(own))
 
-    def mark(self, phase: str) -> None:
-        self.phase = phase
-        if not self.pace.ahead(self.now()):
+    def marked(self, lines: list[bytes]) -> None:
+        """Marks that have come: each is written down, and of the newest a sample is taken if there may be one."""
+        for line in lines:
+            phase, _, when = line.decode(errors="replace").partition(" ")
+            self.phase, at = phase, float(when) - self.start if when else self.now()
+            if self.pace.writes(self.now()):
+                self.writer.mark(at, phase)
+        if lines and not self.pace.ahead(self.now(), new=self.phase not in self.seen):
+            self.seen.add(self.phase)
             self.sample()
 
     def run(self, marks: int) -> None:
@@ -86,8 +100,7 @@ class Sampler:
                 if not chunk:
                     break
                 *lines, buffer = (buffer + chunk).split(b"\n")
-                for line in lines:
-                    self.mark(line.decode(errors="replace").strip())
+                self.marked(lines)
             else:
                 self.sample()
         self.phase = "end"
@@ -100,10 +113,11 @@ def main() -> None:
     parser.add_argument("--pid", type=int, nargs="+", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--interval", type=float, default=1.0)
+    parser.add_argument("--start", type=float)
     args = parser.parse_args()
     try:
         with Writer(args.out) as writer:
-            Sampler(args.pid, writer, args.interval).run(sys.stdin.fileno())
+            Sampler(args.pid, writer, args.interval, args.start).run(sys.stdin.fileno())
     except OSError as e:
         sys.exit(f"monitor: no samples of this run: {e}")
 

@@ -33,6 +33,10 @@ class Writer:
         self.owed += self._line({"t": round(t, 3), "appeared": known(device)})
         self._put("")
 
+    def mark(self, t: float, phase: str) -> None:
+        """A phase begins."""
+        self._put(self._line({"t": round(t, 3), "phase": phase}))
+
     def sample(self, t: float, phase: str, samples: list[Sample]) -> None:
         lost = {"lost": self.lost} if self.lost else {}
         rows = [trimmed(values(s)) for s in samples]
@@ -95,8 +99,8 @@ def trimmed(row: list) -> list:
 def read(path: Path) -> tuple[dict, list[dict]]:
     """(header, samples), each sample with `t` in seconds, `phase`, and for each device a dict of the readings that
     there are. The header has all devices that ever appeared; `lost`, samples that a full disk has taken; `damaged`,
-    lines that are not whole and were left out. ({}, []) where there is no such file. Raises InputError for a file of
-    another kind, or of another version."""
+    lines that are not whole and were left out; `marks`, (seconds, phase) where phases begin. ({}, []) where there is
+    no such file. Raises InputError for a file of another kind, or of another version."""
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -106,20 +110,24 @@ def read(path: Path) -> tuple[dict, list[dict]]:
     if not lines:
         return {}, []
     header = opened(path, lines[0])
-    samples, damaged, lost = [], 0, 0
+    samples, marks, damaged, lost = [], [], 0, 0
     for line in lines[1:]:
         row = parsed(line)
         if row is not None and isinstance(row.get("appeared"), dict):
             header["devices"].append(row["appeared"])
+        elif row is not None and set(row) == {"t", "phase"}:
+            marks.append((row["t"], row["phase"]))
         elif row is not None and whole(row, header):
             readings = [named(header["fields"], found) for found in row.pop("devices")]
             lost += row.pop("lost", 0)
+            if row["phase"] != (marks[-1][1] if marks else None):  # its own line is not there
+                marks.append((row["t"], row["phase"]))
             samples.append({**row, "devices": readings})
         elif line.strip():
             damaged += 1
     for s in samples:  # those from before a device appeared
         s["devices"] += [{} for _ in header["devices"][len(s["devices"]) :]]
-    return {**header, "lost": lost, "damaged": damaged}, samples
+    return {**header, "lost": lost, "damaged": damaged, "marks": sorted(marks)}, samples
 
 
 def opened(path: Path, line: bytes) -> dict:

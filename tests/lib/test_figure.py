@@ -303,7 +303,7 @@ def test_a_single_run_is_drawn_without_panels_it_cannot_fill(recorded):
 
 
 def test_thinning_keeps_the_peak():
-    samples = [(float(t), "train", 100.0 + (t == 777)) for t in range(5000)]
+    samples = [(float(t), 100.0 + (t == 777)) for t in range(5000)]
     times, mib = thinned(samples)
     assert len(times) <= 600 and max(mib) == 101.0 and 777.0 in times
 

@@ -15,7 +15,7 @@ from lib.monitor import source, stats
 from lib.monitor.base import BACKENDS, Device, Process, Rates, Sample
 from lib.monitor.client import Monitor, MonitorOptions
 from lib.monitor.cpu import Cpu
-from lib.monitor.sampler import SHORT, Pace, Sampler
+from lib.monitor.sampler import MARKS, SHORT, Pace, Sampler
 from lib.monitor.source import Readings, Tree
 
 
@@ -54,9 +54,11 @@ def test_a_run_of_a_moment_has_its_phases(tmp_path):
     assert header["pid"] == os.getpid()
     assert header["devices"][-1]["vendor"] == "cpu" or header["devices"][0]["vendor"] == "cpu"
     phases = [s["phase"] for s in samples]
-    assert phases[0] in ("start", "load")
     assert "train" in phases
     assert phases[-1] == "end"
+    marks = {phase: t for t, phase in header["marks"]}
+    assert list(marks) == ["load", "train", "end"]
+    assert marks["load"] <= marks["train"] < 0.5 < marks["end"]  # when it was said, not when the sampler was up
     assert all(a["t"] <= b["t"] for a, b in zip(samples, samples[1:], strict=False))
     assert all(len(line) < 230 for line in out.read_text().splitlines()[1:])
 
@@ -160,12 +162,13 @@ def test_a_sampler_writes_down_who_appears(tmp_path, monkeypatch):
         sampler = Sampler([os.getpid()], writer, 1.0, clock=lambda: next(now))
         sampler.sample()
         backend.there = [Device("amd", 0, uuid="a")]
-        sampler.mark("train")
+        sampler.marked([b"load 25", b"train 30"])
         sampler.sample()
     header, samples = stats.read(tmp_path / "m")
     assert [d["uuid"] for d in header["devices"]] == ["a"]
     assert [s["devices"] for s in samples] == [[{}], [{"utilization": 1}], [{"utilization": 1}]]
     assert header["pid"] == os.getpid()
+    assert [phase for _, phase in header["marks"]] == ["start", "load", "train"]
 
 
 def test_the_clock_of_the_wall_may_jump(tmp_path, monkeypatch):
@@ -210,9 +213,19 @@ def test_marks_cost_a_tenth_at_most_in_a_run_of_over_a_minute(interval, gaps, en
 
 def test_a_short_run_has_a_sample_at_every_mark():
     pace = Pace(1.0)
-    for t in (0.0, 0.1, 0.4, 0.5, 0.9, 1.0, 1.3, 1.9, 2.0, 2.2, 2.4, 2.5):
-        assert not pace.ahead(t)
+    for t in (0.0, 0.1, 0.4, 0.5, 0.9, 1.0, 1.3, 1.9, 2.0):
+        assert not pace.ahead(t, new=False)
         pace.took(t)
+    while not pace.ahead(2.1, new=False):
+        pace.took(2.1)
+    assert not pace.ahead(2.1, new=True)  # a phase that was not seen before has what others have to leave
+
+
+def test_marks_are_written_up_to_a_rate():
+    pace = Pace(1.0)
+    written = sum(pace.writes(t / 100) for t in range(100_000))  # a thousand seconds of a mark every hundredth
+    assert written <= MARKS * (1000 + SHORT)
+    assert all(pace.writes(t) for t in range(2000, 2100))
 
 
 def test_a_sampler_ends_with_its_run_though_a_fork_holds_its_input(tmp_path):

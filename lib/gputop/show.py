@@ -1,0 +1,121 @@
+"""Readings as text: cells that the live view and `gputop --once` share, and the tables of recorded files."""
+
+from collections.abc import Iterator
+
+from lib.gputop.watch import Watch
+from lib.monitor.base import Device, Sample
+from lib.monitor.users import User
+
+NONE = "-"
+GIB = 1024
+WIDE = 80  # letters of a command
+
+
+def cells(device: Device, sample: Sample, memory: float | None, limit: float | None) -> list[str]:
+    """What a line says of a device: name, utilization, memory, temperature, power, clock, fan."""
+    return [
+        device.id if device.vendor != "all" else "all",
+        device.name or "?",
+        percent(sample.utilization),
+        of(size(sample.memory_used, memory), memory and size(memory, memory)),
+        NONE if sample.temperature is None else f"{sample.temperature:.0f} C",
+        of(watts(sample.power), limit and f"{limit:.0f} W"),
+        NONE if sample.clock is None else f"{sample.clock:.0f} MHz",
+        percent(sample.fan),
+    ]
+
+
+HEADS = ("device", "name", "busy", "memory", "temp", "power", "clock", "fan")
+
+
+def percent(value: float | None) -> str:
+    return NONE if value is None else f"{value:.0f}%"
+
+
+def watts(value: float | None) -> str:
+    return NONE if value is None else f"{value:.0f}"
+
+
+def of(value: str, most: str | None) -> str:
+    return value if not most or value == NONE else f"{value.split()[0]}/{most}"
+
+
+def size(mib: float | None, like: float | None = None) -> str:
+    """In GiB from 10 GiB on, or where `like` is."""
+    if mib is None:
+        return NONE
+    return f"{mib / GIB:.1f} GiB" if max(mib, like or 0) >= 10 * GIB else f"{mib:.0f} MiB"
+
+
+def rate(mib: float | None) -> str:
+    return NONE if mib is None else f"{mib:.0f} MiB/s" if mib < 10 * GIB else f"{mib / GIB:.0f} GiB/s"
+
+
+def details(device: Device, s: Sample) -> Iterator[str]:
+    """What else is known of a device."""
+    pairs = [
+        ("memory clock", s.memory_clock, lambda v: f"{v:.0f} MHz"),
+        ("hot spot", s.hotspot, lambda v: f"{v:.0f} C"),
+        ("memory temp", s.memory_temperature, lambda v: f"{v:.0f} C"),
+        ("energy", s.energy, lambda v: f"{v / 3.6e6:.2f} kWh" if v >= 3.6e5 else f"{v:.0f} J"),
+    ]
+    yield from (f"{name} {form(value)}" for name, value, form in pairs if value is not None)
+    if s.pcie_tx is not None or device.link:
+        moved = f" out {rate(s.pcie_tx)} in {rate(s.pcie_rx)}" if s.pcie_tx is not None else ""
+        yield f"{device.link or 'PCIe'}{moved}"
+    if device.nvlinks:
+        moved = f" out {rate(s.nvlink_tx)} in {rate(s.nvlink_rx)}" if s.nvlink_tx is not None else ""
+        yield f"{device.nvlinks} NVLinks{moved}"
+
+
+def user(u: User) -> list[str]:
+    """A process as a line: pid, owner, run, memory, utilization, command."""
+    return [str(u.pid), u.owner, u.run or NONE, size(u.memory), percent(u.utilization), u.command]
+
+
+USER_HEADS = ("pid", "user", "run", "memory", "busy", "command")
+
+
+def row(watch: Watch, d: Device) -> list[str]:
+    """The line of a device of a Watch."""
+    return cells(d, watch.latest(d), watch.total(d, "memory_total"), watch.total(d, "power_limit"))
+
+
+def once(watch: Watch, most: int = 10) -> Iterator[str]:
+    """Everything as it is now, for a script or a log."""
+    rows = [row(watch, d) for d in watch.devices]
+    yield from table(HEADS, rows)
+    for d in watch.devices:
+        found = list(details(d, watch.latest(d)))
+        if found:
+            yield f"{d.id}: {'; '.join(found)}"
+    for d in watch.readings.devices:
+        users = watch.users(d, most)
+        if users:
+            yield ""
+            yield f"on {d.id}, the most memory first:"
+            yield from table(USER_HEADS, [[c[:WIDE] for c in user(u)] for u in users])
+    yield from (f"note: {what}" for what in watch.said)
+
+
+def table(heads: tuple[str, ...], rows: list[list[str]]) -> Iterator[str]:
+    """Columns as wide as what is in them; numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    words = {"device", "name", "user", "run", "command", "what", "phase"}
+
+    def line(row):
+        return "  ".join(c.ljust(w) if h in words else c.rjust(w) for c, w, h in zip(row, widths, heads, strict=True))
+
+    yield line(heads).rstrip()
+    yield from (line(r).rstrip() for r in rows)
+
+
+def as_json(watch: Watch, most: int = 50) -> dict:
+    """The same for programs: null is not reported. MiB, percent, degrees Celsius, watts, MHz, MiB/s, joules."""
+    return {
+        "devices": [
+            {"id": d.id, **vars(d), **vars(watch.latest(d)), "processes": [vars(u) for u in watch.users(d, most)]}
+            for d in watch.readings.devices
+        ],
+        "notes": watch.said,
+    }

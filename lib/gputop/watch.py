@@ -1,0 +1,71 @@
+"""What a person sees of all devices over time: readings, their history, and who uses them. Behind the live view, and
+behind its one-off forms."""
+
+import time
+from collections import deque
+
+from lib.monitor.base import Device, Sample
+from lib.monitor.source import Readings
+from lib.monitor.users import User, described
+
+KEPT = 3600  # samples of history
+TOGETHER = Device("all", 0, "all GPUs")
+
+
+class Watch:
+    """tick() reads everything once. history: device -> (seconds on a monotonic clock, Sample), oldest first. Of several
+    GPUs there is an aggregate, TOGETHER, before them. said: what backends complained of."""
+
+    def __init__(self, readings: Readings | None = None, clock=time.monotonic):
+        self.said: list[str] = []
+        self.readings = readings or Readings(say=self.said.append)
+        self.clock, self.start, self.history = clock, clock(), {}
+
+    @property
+    def devices(self) -> list[Device]:
+        found = self.readings.devices
+        several = len([d for d in found if d.vendor != "cpu" and d.part is None]) > 1
+        return [TOGETHER, *found] if several else found
+
+    def tick(self) -> list[Sample]:
+        """One reading of every device, in the readings' order."""
+        now = self.clock()
+        self.readings.refresh(now - self.start)
+        samples = self.readings.of(set())
+        for device, sample in zip(self.readings.devices, samples, strict=True):
+            self._keep(device, now, sample)
+        whole = [s for d, s in zip(self.readings.devices, samples, strict=True) if d.vendor != "cpu" and d.part is None]
+        if len(whole) > 1:
+            self._keep(TOGETHER, now, together(whole))
+        return samples
+
+    def _keep(self, device: Device, now: float, sample: Sample) -> None:
+        self.history.setdefault(device, deque(maxlen=KEPT)).append((now, sample))
+
+    def latest(self, device: Device) -> Sample:
+        kept = self.history.get(device)
+        return kept[-1][1] if kept else Sample()
+
+    def total(self, device: Device, what: str) -> float | None:
+        """memory_total or power_limit; of TOGETHER the sum, where all say it."""
+        if device is not TOGETHER:
+            return getattr(device, what)
+        each = [getattr(d, what) for d in self.readings.devices if d.vendor != "cpu" and d.part is None]
+        return None if None in each else sum(each)
+
+    def users(self, device: Device, most: int | None = None) -> list[User]:
+        """Who uses a device, the most memory first."""
+        mine = self.readings.devices if device is TOGETHER else [device]
+        found = [p for d in mine if d.vendor != "cpu" or device is not TOGETHER for p in self.readings.processes(d)]
+        found.sort(key=lambda p: -(p.memory or 0))
+        return described(found[:most])
+
+
+def together(samples: list[Sample]) -> Sample:
+    """Several GPUs as one: the mean of what is a share, the sum of what adds up, the highest temperature; None where
+    one of them does not say it."""
+    ways = dict.fromkeys(("memory_used", "power", "energy", "pcie_tx", "pcie_rx", "nvlink_tx", "nvlink_rx"), sum)
+    ways |= {"utilization": lambda values: sum(values) / len(values)}
+    ways |= dict.fromkeys(("temperature", "hotspot", "memory_temperature"), max)
+    columns = {name: [getattr(s, name) for s in samples] for name in ways}
+    return Sample(**{name: ways[name](values) for name, values in columns.items() if None not in values})
