@@ -68,7 +68,7 @@ export PYTHON
 RUN := "$$PYTHON"
 
 .PHONY: all venv menuconfig savedefconfig olddefconfig list-defconfigs plan run continue rerun-failed \
-	report update-graphs audit data docs check check-all bench bench-spine bench-core bench-models clean mrproper help
+	report update-graphs audit data docs gputop check check-all bench bench-spine bench-core bench-models bench-monitor clean mrproper help
 
 all: run
 
@@ -111,19 +111,23 @@ data: $(READY) ## check the data sets of .config, download what is missing
 	@$(RUN) scripts/data.py
 docs: $(READY) ## write the tables of README and docs from the records in docs/results
 	@$(RUN) scripts/docs.py
+gputop: $(READY) ## the monitor, live: every GPU and the host, and who uses them
+	@$(RUN) scripts/gputop.py
 check: $(READY) ## lint and tests: no GPU, no downloads
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m pytest -n auto -m "not slow"
 check-all: check ## check, and the long tests
 	@$(RUN) -m pytest -n auto -m slow
-bench: bench-spine bench-core bench-models ## every benchmark
+bench: bench-spine bench-core bench-models bench-monitor ## every benchmark
 bench-spine: $(READY) ## start of a plan, the quickstart's time, overhead per run
 	@$(RUN) scripts/bench_spine.py
 bench-core: $(READY) ## update, step, selection and mask update against torch's own
 	@$(RUN) scripts/bench_core.py
 bench-models: $(READY) ## epochs and tokens against plain loops, and the start of a train.py
 	@$(RUN) scripts/bench_models.py
+bench-monitor: $(READY) ## what the monitor costs: CPU, slowdown, bytes, time to the first frame
+	@$(RUN) scripts/bench_monitor.py
 clean: ## remove caches; results and data stay
 	@rm -rf .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -15,7 +15,7 @@ def cells(device: Device, sample: Sample, memory: float | None, limit: float | N
     """What a line says of a device: name, utilization, memory, temperature, power, clock, fan."""
     return [
         device.id if device.vendor != "all" else "all",
-        device.name or "?",
+        (device.name or "?").removeprefix("NVIDIA ").removeprefix("AMD ").removeprefix("Intel "),
         percent(sample.utilization),
         of(size(sample.memory_used, memory), memory and size(memory, memory)),
         NONE if sample.temperature is None else f"{sample.temperature:.0f} C",

@@ -1,6 +1,7 @@
 """The live view: devices, the history of one of them, who uses it. Keys choose, pause, help and quit."""
 
 import platform
+import textwrap
 import time
 from collections.abc import Callable
 
@@ -31,43 +32,59 @@ GRAPHS = {
 MOST = 4  # graphs at a time
 MAIN = ("utilization", "memory_used", "temperature", "power")  # the others fill up
 GIB = 1024
+KEPT = "\N{NO-BREAK SPACE}"  # one detail stays on one line
 SPANS = (60, 300, 1800)  # seconds of history
-NARROW = 100  # columns below which a name is cut
+BESIDE = 69  # columns that a device's line takes beside its name
+COMPACT = 7  # lines up to which a graph has no axis of time
+LOW = 8  # lines of all graphs below which there is one row of them
 
 
 class Graph(Static):
     """One reading of one device over time."""
 
-    def draw(self, points: list[tuple[float, float | None]], name: str, top: float | None, span: float) -> None:
-        """points: (seconds, at most 0, value)."""
-        title, unit, colour, _ = GRAPHS[name]
+    points: list[tuple[float, float | None]] = []
+    name_, top, span = "utilization", None, float(SPANS[0])
+
+    def show(self, points: list[tuple[float, float | None]], name: str, top: float | None, span: float) -> None:
+        """points: (seconds, at most 0, value). top: the highest that there can be, if that is known."""
+        self.points, self.name_, self.top, self.span = points, name, top, span
+        self.refresh()
+
+    def render(self) -> Text:
+        """When it is asked for, so at the size it has then."""
+        title, unit, colour, _ = GRAPHS[self.name_]
         width, height = self.size.width, self.size.height
         if width < 12 or height < 3:
-            self.update("")
-            return
-        known = [(t, v) for t, v in points if v is not None]
-        high = top or max([v for _, v in known] + [1e-9]) * 1.05
+            return Text()
+        known = [(t, v) for t, v in self.points if v is not None]
+        seen = max([v for _, v in known] + [1e-9])
+        high = max(self.top, seen) if self.top else seen * 1.05
         if unit == "MiB" and high >= 10 * GIB:
             unit, high, known = "GiB", high / GIB, [(t, v / GIB) for t, v in known]
-        reported = points and points[-1][1] is not None
+        reported = self.points and self.points[-1][1] is not None
         now = f"{known[-1][1]:.{int(unit == 'GiB')}f} {unit}" if reported else "not reported"
-        self.update(Text(picture(known, high, span, width, height, f"{title}: {now}"), style=colour, no_wrap=True))
+        drawn = picture(known, high, self.span, width, height, f"{title}: {now}")
+        return Text(drawn, style=colour, no_wrap=True)
 
 
 def picture(points: list[tuple[float, float]], high: float, span: float, width: int, height: int, title: str) -> str:
-    """A graph in characters, `height` lines of `width`."""
+    """A graph in characters, `height` lines of `width`. plotext draws what is between title and axis of time."""
+    roomy = height > COMPACT
     plotext.clear_figure()
     plotext.theme("clear")
-    plotext.plot_size(width, height)
-    plotext.title(title)
+    plotext.plot_size(width, height - 1 - roomy)
+    plotext.xaxes(False, False)
+    plotext.yaxes(True, False)
     plotext.xlim(-span, 0)
     plotext.ylim(0, high)
-    ticks = [0, high / 2, high] if height > 7 else [0, high]
+    ticks = [0, high / 2, high] if roomy else [0, high]
     plotext.yticks(ticks, [f"{v:.0f}" for v in ticks])
-    plotext.xticks([-span, 0], [f"-{span:.0f} s", "now"])
+    plotext.xticks([], [])
     if points:
         plotext.plot([t for t, _ in points], [v for _, v in points], marker="braille")
-    return plotext.uncolorize(plotext.build()).rstrip("\n")
+    drawn = plotext.uncolorize(plotext.build()).rstrip("\n")
+    start = f"   -{span:.0f} s"
+    return "\n".join([title.center(width), drawn, *([f"{start}{'now':>{width - len(start)}}"] if roomy else [])])
 
 
 class Help(ModalScreen):
@@ -76,7 +93,7 @@ class Help(ModalScreen):
     BINDINGS = [("escape,question_mark,h,q", "dismiss", "close")]
     TEXT = """[b]gputop[/b]: every device of every vendor, and who uses it
 
-up, down    choose a device; the graphs and processes below are its own
+up, down    choose a device: graphs and processes are its own
 p, space    pause and go on; what is on the screen stays
 +, -        sample more or less often
 t           a longer or shorter stretch of time in the graphs
@@ -102,14 +119,14 @@ class Gputop(App):
     Screen { layout: vertical; }
     #top { height: 1; text-style: bold; }
     #devices { height: auto; max-height: 9; }
-    #graphs { grid-size: 2; grid-rows: 1fr; height: 1fr; min-height: 6; }
+    #graphs { grid-size: 2; grid-rows: 1fr; grid-gutter: 0 1; height: 1fr; min-height: 6; }
     Graph { height: 100%; width: 100%; }
     #graphs.one { grid-size: 1; }
     #details { height: auto; max-height: 2; }
-    #users { height: auto; max-height: 30%; overflow-x: hidden; scrollbar-size-vertical: 0; }
+    #users { height: auto; max-height: 25%; overflow-x: hidden; scrollbar-size-vertical: 0; }
     #devices { overflow-x: hidden; scrollbar-size-vertical: 0; }
     Help { align: center middle; }
-    #help { width: auto; max-width: 76; height: auto; border: round; padding: 0 2; background: $surface; }
+    #help { width: auto; max-width: 100%; height: auto; max-height: 100%; border: round; padding: 0 2; }
     """
     BINDINGS = [
         Binding("p,space", "pause", "pause"),
@@ -160,14 +177,13 @@ class Gputop(App):
         self.show_devices()
         if self.chosen:
             self.show_graphs(self.chosen)
-            self.query_one("#details", Static).update(
-                "  ".join(show.details(self.chosen, self.watch.latest(self.chosen)))
-            )
+            self.show_details(self.chosen)
             self.show_users(self.chosen)
 
     def show_top(self) -> None:
         state = "PAUSED" if self.paused else f"every {self.every:g} s"
         note = f"  note: {self.watch.said[-1]}" if self.watch.said else ""
+        note = note if self.watch.devices else "  no device answers: neither a GPU's driver nor the host"
         self.query_one("#top", Static).update(
             Text(f"gputop  {platform.node()}  {time.strftime('%H:%M:%S')}  {state}{note}", no_wrap=True)
         )
@@ -177,9 +193,9 @@ class Gputop(App):
         if not devices:
             return
         self.chosen = self.chosen if self.chosen in devices else devices[0]
-        narrow = self.size.width < NARROW
+        room = max(8, self.size.width - BESIDE)
         rows = [show.row(self.watch, d) for d in devices]
-        fill(table, show.HEADS, [[r[0], r[1][:16] if narrow else r[1][:40], *r[2:]] for r in rows])
+        fill(table, show.HEADS, [[r[0], r[1][:room], *r[2:]] for r in rows])
         table.move_cursor(row=devices.index(self.chosen), animate=False)
 
     def show_graphs(self, device: Device) -> None:
@@ -187,9 +203,10 @@ class Gputop(App):
         now = self.watch.clock()
         recent = [(t - now, s) for t, s in history if now - t <= self.span]
         reported = [n for n in GRAPHS if any(getattr(s, n) is not None for _, s in recent)][:MOST]
-        if len(reported) == 3 and reported[2] not in MAIN:
+        place = self.query_one("#graphs")
+        if place.size.height < LOW or (len(reported) == 3 and reported[2] not in MAIN):
             reported = reported[:2]
-        self.query_one("#graphs").set_class(len(reported) == 1 or self.size.width < 60, "one")
+        place.set_class(len(reported) == 1, "one")
         for i in range(MOST):
             graph = self.query_one(f"#graph{i}", Graph)
             graph.display = i < len(reported)
@@ -197,7 +214,12 @@ class Gputop(App):
                 name = reported[i]
                 top = GRAPHS[name][3]
                 top = self.watch.total(device, top) if isinstance(top, str) else top
-                graph.draw([(t, getattr(s, name)) for t, s in recent], name, top, self.span)
+                graph.show([(t, getattr(s, name)) for t, s in recent], name, top, self.span)
+
+    def show_details(self, device: Device) -> None:
+        more = "  ".join(what.replace(" ", KEPT) for what in show.details(device, self.watch.latest(device)))
+        lines = textwrap.wrap(more, max(20, self.size.width))
+        self.query_one("#details", Static).update("\n".join(lines).replace(KEPT, " "))
 
     def show_users(self, device: Device) -> None:
         users = self.watch.users(device, 20)

@@ -3,8 +3,9 @@ behind its one-off forms."""
 
 import time
 from collections import deque
+from collections.abc import Iterable
 
-from lib.monitor.base import Device, Sample
+from lib.monitor.base import Device, Process, Sample
 from lib.monitor.source import Readings
 from lib.monitor.users import User, described
 
@@ -56,9 +57,28 @@ class Watch:
     def users(self, device: Device, most: int | None = None) -> list[User]:
         """Who uses a device, the most memory first."""
         mine = self.readings.devices if device is TOGETHER else [device]
-        found = [p for d in mine if d.vendor != "cpu" or device is not TOGETHER for p in self.readings.processes(d)]
+        found = merged(
+            p for d in mine if d.vendor != "cpu" or device is not TOGETHER for p in self.readings.processes(d)
+        )
         found.sort(key=lambda p: -(p.memory or 0))
         return described(found[:most])
+
+
+def merged(processes: Iterable[Process]) -> list[Process]:
+    """One of each pid, of all that it has on several devices; None where that is not told of each."""
+    found: dict[int, Process] = {}
+    for p in processes:
+        before = found.get(p.pid)
+        found[p.pid] = (
+            p
+            if before is None
+            else Process(p.pid, add(before.memory, p.memory), add(before.utilization, p.utilization))
+        )
+    return list(found.values())
+
+
+def add(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a + b
 
 
 def together(samples: list[Sample]) -> Sample:

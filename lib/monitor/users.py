@@ -4,8 +4,6 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from lib.monitor.base import Process
 
 SAMPLER = "lib.monitor.sampler"
@@ -31,6 +29,8 @@ def described(processes: list[Process]) -> list[User]:
 
 def started_runs() -> dict[int, str]:
     """pid -> run id, of every run on this machine that has a sampler: its command line says both."""
+    import psutil
+
     found = {}
     for p in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ValueError, IndexError):
@@ -45,6 +45,8 @@ def started_runs() -> dict[int, str]:
 
 def one(process: Process, runs: dict[int, str]) -> User:
     """What the system says of a process; of one in another container nothing."""
+    import psutil
+
     owner = command = "?"
     run = runs.get(process.pid)
     with contextlib.suppress(psutil.Error, KeyError):
