@@ -67,15 +67,13 @@ def classes(runs: list[Run], form: Callable) -> Iterator[str]:
 def phases(runs: list[Run], form: Callable) -> Iterator[str]:
     """Tensors, the allocator's peak and the processes' peak in each phase."""
     seen = [p for p in PHASES if any(p in r.ledger["phases"] for r in runs)]
-    yield "By phase: tensors | allocated | process, MiB, peaks; - is not reported."
+    each = [
+        s for s in ("tensors", "allocated", "process") if any(ladder(r, p)[s] is not None for r in runs for p in seen)
+    ]
+    yield f"By phase: {' / '.join(each)}, MiB, with the data set's tensors; - is not reported."
     yield ""
-    rows = [[r.id, *(in_phase(r, p) for p in seen)] for r in runs]
+    rows = [[r.id, *(" / ".join(text(ladder(r, p)[s]) for s in each) for p in seen)] for r in runs]
     yield from form(["run", *seen], rows)
-
-
-def in_phase(r: Run, phase: str) -> str:
-    steps = ladder(r, phase)
-    return " / ".join(text(steps[s]) for s in ("tensors", "allocated", "process"))
 
 
 def told(runs: list[Run]) -> Iterator[str]:

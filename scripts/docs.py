@@ -49,7 +49,7 @@ def bench(path: Path) -> str:
     data = checked(path)
     p = data["provenance"]
     lines = [f"{p['cpu']}; {data['threads']} threads; torch {p['versions']['torch']}; commit {p['commit'][:12]}.", ""]
-    lines += ["| measure | against | ratio, minimum | median | n | reach |", "|---|---|---:|---:|---:|---:|"]
+    lines += ["| measure | against | minimum | median | n | reach |", "|---|---|---:|---:|---:|---:|"]
     for r in data["rows"]:
         median = f"{r['median']:.3f}" if "median" in r else ""
         cells = [r["measure"], r["reference"], f"{r['value']:.3f}", median, str(r.get("n", 1)), reach(r)]

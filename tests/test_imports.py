@@ -81,7 +81,7 @@ FOREIGN = {
     "menuconfig": ("lib/kconfig.py",),
     "matplotlib": ("lib/figure/",),
     "pynvml": ("lib/monitor/",),
-    "psutil": ("lib/monitor/",),
+    "psutil": ("lib/monitor/", "scripts/bench_monitor.py"),
     "tqdm": ("lib/progress.py", "lib/data/"),
     "sklearn": ("lib/data/",),
     "torchvision": ("lib/data/", "scripts/bench_core.py", "scripts/bench_reference.py", *(f"{m}/" for m in MODELS)),

@@ -34,6 +34,7 @@ MISSING = {
     "gpu_memory_mean": "no memory was recorded over the training phase of any run",
     "test_accuracy_last": "no run has a test accuracy",
     "inference_memory_mean": "no run has measured inference: INFERENCE_TEST=y",
+    "memory_multiple": "no run has a memory ledger",
     "test_perplexity_last": "no run has a test perplexity",
 }
 PROCESS = "Memory is the whole process, interpreter and libraries included: small differences do not tell methods apart"

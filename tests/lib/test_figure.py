@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from lib import kconfig, results
+from lib.costs import MIB
 from lib.figure import base
 from lib.figure.audit import cell
 from lib.figure.base import FIGURES, Skip, families
-from lib.figure.memory import thinned
-from lib.figure.panel import arms
+from lib.figure.panel import arms, thinned
 from lib.results import Results, Run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -39,8 +39,9 @@ STEMS = {
     "run": IDS,
     "audit_overlap": ["audit_overlap"],
     "training_inference_memory": ["training_inference_memory"],
+    "memory_ledger": ["memory_ledger"],
 }
-MEMORY = [key for key in STEMS if "memory" in key]
+MEMORY = [key for key in STEMS if "memory" in key and key != "memory_ledger"]  # that show memory as it was sampled
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +173,19 @@ def test_the_foot_says_under_what_conditions(drawn, recorded):
     )
     dirty = changed(recorded, lambda r: {"provenance": r.provenance | {"dirty": "abc"}})
     assert f"commit {commit} with local changes" in next(families(dirty)).foot()
+
+
+def test_the_ledger_stacks_what_was_measured(drawn, recorded):
+    """The bars of a row end where the tensors do, and the stroke of the prediction is there too."""
+    _, fig = drawn["memory_ledger"][0]
+    for r, row in zip(recorded, sorted({p.get_y() for p in fig.axes[0].patches}), strict=True):
+        bars = [p for p in fig.axes[0].patches if p.get_y() == row]
+        tensors = r.ledger["phases"]["train"]["tensors"]
+        assert sum(p.get_width() for p in bars) * MIB == pytest.approx(sum(tensors.values()) - tensors["data"])
+    assert all(len(set(line.get_xdata())) == 1 for line in fig.axes[0].lines)
+    assert "3.00 | 43%" in texts(fig)
+    without = changed(recorded, lambda r: {"memory_multiple": None})
+    assert stems("memory_ledger", without) == ([], "no run has a memory ledger")
 
 
 @pytest.mark.parametrize("key", STEMS)

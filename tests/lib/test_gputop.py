@@ -1,6 +1,7 @@
 """gputop: the live view with its keys, in a real terminal too; its one-off forms; recorded files; bad input."""
 
 import asyncio
+import html
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from lib.gputop.watch import TOGETHER, merged, together
 from lib.monitor import stats
 from lib.monitor.base import Process, Sample
 from lib.monitor.client import Monitor, MonitorOptions
-from lib.monitor.users import started_runs
+from lib.monitor.users import User, started_runs
 from lib.rundir import ROOT
 
 SCRIPT = str(ROOT / "scripts" / "gputop.py")
@@ -346,3 +347,38 @@ def test_the_live_view_of_this_machine_records_and_leaves_the_terminal_as_it_was
         assert "recorded:" in seen
         assert "cpu 0" not in seen
     assert len(stats.read(path)[1]) >= 3
+
+
+PICTURE = ROOT / "docs" / "images" / "gputop.svg"
+
+
+def words(svg: str) -> str:
+    """What a picture of a terminal says; how it is drawn is the library's."""
+    found = re.findall(r"<text [^>]*>([^<]*)</text>", svg)
+    return "\n".join(html.unescape(t).replace("\xa0", " ").rstrip() for t in found)
+
+
+def test_the_screenshot_of_the_docs(monkeypatch):
+    """The picture in docs is what the live view shows. `SCREENSHOT=write` writes it anew."""
+    ids = {4242: "gpt2_adamwprune_bitter7_state_50", 4243: "gpt2_adamw_movement_50"}
+
+    def told(processes):
+        command = "python gpt2/train.py --run test_matrix_results/"
+        return [
+            User(p.pid, p.memory, p.utilization, "ada", command + ids[p.pid], ids[p.pid]) for p in processes
+        ]  # fmt: skip
+
+    monkeypatch.setattr("lib.gputop.watch.described", told)
+    monkeypatch.setattr("lib.gputop.tui.platform.node", lambda: "gpu-server")
+    monkeypatch.setattr("lib.gputop.tui.time.strftime", lambda _: "12:00:00")
+    shown = []
+
+    async def check(app, pilot):
+        await pilot.press("down")
+        await pilot.pause()
+        shown.append(app.export_screenshot(title="make gputop"))
+
+    view(check, "two", (110, 32))
+    if os.environ.get("SCREENSHOT") == "write":
+        PICTURE.write_text(shown[0])
+    assert words(PICTURE.read_text()) == words(shown[0])
