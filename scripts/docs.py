@@ -1,8 +1,9 @@
 """Write the tables of README.md and docs/*.md from the records they name; --check only compares.
 
-A table stands between `<!-- table: docs/results/x.json -->` and `<!-- end -->`; `bench:` and `audit:` in the place of
-`table:` are for the other records. `docs.py --record NAME` makes a record of the newest results, or RESULTS=dir;
-`--record NAME --file bench_results/core.json` one of that file (or of an audit.json). None has the host's name.
+A table stands between `<!-- table: docs/results/x.json -->` and `<!-- end -->`; `bench:`, `audit:` and `ledger:` in the
+place of `table:` are for the other records. `docs.py --record NAME` makes a record of the newest results, or
+RESULTS=dir; `--record NAME --file bench_results/core.json` one of that file (or of an audit.json). None has the host's
+name.
 """
 
 import argparse
@@ -16,12 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lib  # noqa: E402
 
 try:
-    from lib import audit, overrides, report, results
+    from lib import audit, costs, overrides, report, results
     from lib.rundir import ROOT, SCHEMA, checked, find_root, write_json
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
 
-BLOCK = re.compile(r"(<!-- (table|bench|audit): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (table|bench|audit|ledger): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PRIVATE = ("host", "system")
 
 
@@ -80,7 +81,17 @@ def overlaps(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-FORMS = {"table": table, "bench": bench, "audit": overlaps}
+def ledger(path: Path) -> str:
+    """What the bytes of a matrix's runs are for."""
+    data = checked(path)
+    runs = [results.Run(path.parent, r) for r in data["runs"]]
+    one = runs[0]
+    where = f"{one.model}, {one.model_parameters:,} parameters, {one.prunable_parameters:,} of them prunable; "
+    where += f"batch {one.batch_size}; {one.device}; commit {data['commit'][:12]}. MiB:"
+    return "\n".join([where, "", *costs.classes(runs, report.as_markdown)]) + "\n"
+
+
+FORMS = {"table": table, "bench": bench, "audit": overlaps, "ledger": ledger}
 
 
 def fill(text: str) -> str:

@@ -16,6 +16,7 @@ from textual.widgets import DataTable, Footer, Static
 from lib.gputop import show
 from lib.gputop.watch import Watch
 from lib.monitor.base import Device, Sample
+from lib.monitor.users import User
 
 # Reading -> (title, unit, colour, what the highest value can be: fixed, of the device, or None: the highest seen).
 # Colours are of Okabe and Ito's set, which the colour-blind can tell apart.
@@ -31,6 +32,7 @@ GRAPHS = {
 }
 MOST = 4  # graphs at a time
 MAIN = ("utilization", "memory_used", "temperature", "power")  # the others fill up
+USERS = 2.0  # seconds between two looks at all processes, of which there may be thousands
 GIB = 1024
 KEPT = "\N{NO-BREAK SPACE}"  # one detail stays on one line
 SPANS = (60, 300, 1800)  # seconds of history
@@ -141,6 +143,8 @@ class Gputop(App):
         super().__init__()
         self.watch, self.every, self.record, self.paused, self.span = watch, interval, record, False, SPANS[0]
         self.chosen: Device | None = None
+        self.asked: tuple[Device, float] | None = None
+        self.users: list[User] = []
 
     def compose(self) -> ComposeResult:
         yield Static(id="top")
@@ -222,7 +226,10 @@ class Gputop(App):
         self.query_one("#details", Static).update("\n".join(lines).replace(KEPT, " "))
 
     def show_users(self, device: Device) -> None:
-        users = self.watch.users(device, 20)
+        now = self.watch.clock()
+        if self.asked is None or self.asked[0] is not device or now - self.asked[1] >= USERS:
+            self.asked, self.users = (device, now), self.watch.users(device, 20)
+        users = self.users
         runs = max((len(u.run or "") for u in users), default=0) and 34
         rows = []
         for u in users:

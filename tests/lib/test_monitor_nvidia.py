@@ -1,6 +1,8 @@
 """NVML, replayed from traces (tests/fixtures/nvml): what is read, what a driver refuses, what gets lost."""
 
 import json
+import shutil
+import subprocess
 
 import pytest
 
@@ -150,3 +152,23 @@ def test_no_driver_is_no_device(monkeypatch):
 
     monkeypatch.setattr(pynvml, "nvmlInit", refuse)
     assert not Nvidia().probe()
+
+
+@pytest.mark.skipif(not shutil.which("nvidia-smi"), reason="no NVIDIA driver here")
+def test_nvml_against_nvidia_smi():
+    """What does not change from one second to the next is the same; the rest is close."""
+    names = "uuid,memory.total,pci.bus_id,pcie.link.width.max,memory.used,temperature.gpu"
+    command = ["nvidia-smi", f"--query-gpu={names}", "--format=csv,noheader,nounits"]
+    rows = [line.split(", ") for line in subprocess.check_output(command, text=True).strip().splitlines()]
+    backend = Nvidia()
+    assert backend.probe()
+    cards = [d for d in backend.devices() if d.part is None]
+    assert len(cards) == len(rows)
+    for device, (uuid, total, bus, width, used, temperature) in zip(cards, rows, strict=True):
+        found = backend.sample(device, set())
+        assert device.uuid == uuid
+        assert device.memory_total == pytest.approx(float(total), abs=1)
+        assert bus.lower().endswith(device.bus)
+        assert device.link is None or device.link.endswith(f" x{width}")
+        assert found.memory_used == pytest.approx(float(used), abs=1024)
+        assert found.temperature == pytest.approx(float(temperature), abs=5)

@@ -233,7 +233,10 @@ def compiled(f, *example):
     for t in example:
         if t is not None and t.ndim:
             torch._dynamo.mark_dynamic(t, 0, min=SMALL // t[0].numel())
-    with torch.no_grad():
+    from torch._inductor import config
+
+    # In this process: a pool of workers for one kernel would stay, with the memory of three interpreters.
+    with torch.no_grad(), config.patch(compile_threads=1):
         torch.compile(named, fullgraph=True, backend=backend)(*example)
     ((inner, order),) = made
 

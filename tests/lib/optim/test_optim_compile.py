@@ -2,6 +2,7 @@
 
 import inspect
 
+import psutil
 import pytest
 import torch
 
@@ -117,3 +118,10 @@ for mask in ("none", "state", "stored"):
 """
     done = repo.script("-c", code, TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"), OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr + done.stdout
+
+
+def test_no_worker_is_left_behind():
+    """torch's pool of compiling processes would stay for the run, and count in its memory three times over."""
+    before = psutil.Process().children(recursive=True)
+    fresh(onepass.Rule(beta1=0.77))
+    assert psutil.Process().children(recursive=True) == before

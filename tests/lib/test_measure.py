@@ -1,0 +1,86 @@
+"""What the monitor's record of a run comes to: whose energy, which memory, in which phase."""
+
+import pytest
+
+from lib import costs, measure, report
+from lib.results import Run
+
+GPUS = [
+    {"vendor": "nvidia", "index": 0, "uuid": "GPU-aaaa", "bus": "0000:07:00.0"},
+    {"vendor": "nvidia", "index": 1, "uuid": "GPU-bbbb", "bus": "0000:0f:00.0"},
+    {"vendor": "cpu", "index": 0},
+]
+HEADER = {"devices": GPUS, "marks": [(0.0, "load"), (1.0, "train"), (4.0, "evaluate")], "lost": 0}
+
+
+def sample(t, phase, *readings):
+    return {"t": t, "phase": phase, "devices": list(readings)}
+
+
+def record():
+    return [
+        sample(0.0, "load", {"energy": 10}, {"energy": 100}, {"process_memory": 50}),
+        sample(1.0, "train", {"energy": 20}, {"energy": 300, "process_memory": 7, "memory_used": 20}, {}),
+        sample(2.0, "train", {"energy": 30}, {"energy": 500, "process_memory": 9, "memory_used": 30}, {}),
+        sample(5.0, "evaluate", {"energy": 40}, {"energy": 600, "process_memory": 11, "memory_used": 40}, {}),
+    ]
+
+
+def data(**more):
+    return {"test_accuracy_last": 50.0, "gpus": None, "ledger": None, **more}
+
+
+@pytest.mark.parametrize(
+    "gpus",
+    [
+        [{"uuid": "bbbb", "bus": None}],  # as torch gives it
+        [{"uuid": None, "bus": "0000:0f:00.0"}],
+        None,  # then those that report the run's memory
+    ],
+)
+def test_energy_is_that_of_the_devices_a_run_trained_on(gpus):
+    found = measure.derived(data(gpus=gpus), HEADER, record())
+    assert found["energy_j"] == 500
+    assert found["energy_source"] == "counted by the device"
+    assert found["energy_per_accuracy_point"] == 10
+
+
+def test_two_devices_add_up():
+    both = [{"uuid": "aaaa", "bus": None}, {"uuid": "bbbb", "bus": None}]
+    assert measure.derived(data(gpus=both), HEADER, record())["energy_j"] == 530
+
+
+def test_memory_is_over_training_until_the_next_mark():
+    """A sample stands until the next one, or until another phase begins."""
+    found = measure.derived(data(), HEADER, record())
+    assert found["gpu_memory_mean"] == pytest.approx((7 * 1 + 9 * 2) / 3)  # evaluation begins at 4
+    assert found["gpu_memory_max"] == 9
+    assert found["memory_source"] == "NVIDIA process memory"
+    assert found["memory_phases"]["train"] == {"process": 9, "device": 30}
+    assert found["memory_phases"]["evaluate"] == {"process": 11, "device": 40}
+
+
+def test_nothing_recorded():
+    found = measure.derived(data(test_accuracy_last=None), {}, [])
+    assert {v for k, v in found.items() if k not in ("memory_samples", "memory_phases")} == {None}
+
+
+def test_the_report_says_what_it_cost():
+    """Energy per run and point; the ladder with a GPU's columns, and where it breaks."""
+    mib = 1 << 20
+    ledger = {
+        "predicted": {"classes": {"weights": mib}, "kept": mib, "multiple": 1.0, "less_than_movement_pct": 20.0},
+        "phases": {"train": {"tensors": {"weights": mib, "masks": 3}, "allocated": 20 * mib, "reserved": 12 * mib}},
+        "activations": None,
+    }
+    found = data(gpus=None, ledger=ledger) | measure.derived(data(ledger=ledger), HEADER, record())
+    run = Run(None, found | {"id": "a_run", "elapsed_s": 5.0})
+    text = "\n".join(costs.classes([run], report.as_text))
+    head, _, row = text.splitlines()
+    assert head.split()[-4:] == ["allocated", "reserved", "process", "device"]
+    assert row.split()[-4:] == ["20.0", "12.0", "9.0", "30.0"]
+    told = "\n".join(costs.told([run]))
+    assert "a_run: masks: 3 bytes, and 0 predicted" in told
+    assert "a_run: in training allocated 20.0 MiB > reserved 12.0 MiB" in told
+    assert "a_run: in training reserved 12.0 MiB > process 9.0 MiB" in told
+    assert "20.0 / 9.0" in "\n".join(costs.phases([run], report.as_text))
