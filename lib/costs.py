@@ -31,7 +31,8 @@ def memory(results: Results, form: Callable, heading: str) -> Iterator[str]:
         if found:
             yield f"{heading}Memory ledger: {model} on {dataset}"
             yield ""
-            yield ABOUT
+            many = max(r.devices or 1 for r in found)
+            yield ABOUT + (f" Tensors and allocator are those of the first of {many} processes." if many > 1 else "")
             yield ""
             yield from classes(found, form)
             yield ""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lib.gputop.watch import Watch
+from lib.gputop.watch import TOGETHER, Watch
 from lib.monitor.base import Device, Sample
 from lib.monitor.users import User
 
@@ -14,7 +14,7 @@ WIDE = 80  # letters of a command
 def cells(device: Device, sample: Sample, memory: float | None, limit: float | None) -> list[str]:
     """What a line says of a device: name, utilization, memory, temperature, power, clock, fan."""
     return [
-        device.id if device.vendor != "all" else "all",
+        label(device),
         (device.name or "?").removeprefix("NVIDIA ").removeprefix("AMD ").removeprefix("Intel "),
         percent(sample.utilization),
         of(size(sample.memory_used, memory), memory and size(memory, memory)),
@@ -23,6 +23,10 @@ def cells(device: Device, sample: Sample, memory: float | None, limit: float | N
         NONE if sample.clock is None else f"{sample.clock:.0f} MHz",
         percent(sample.fan),
     ]
+
+
+def label(device: Device) -> str:
+    return "all" if device is TOGETHER else device.id
 
 
 HEADS = ("device", "name", "busy", "memory", "temp", "power", "clock", "fan")
@@ -88,7 +92,7 @@ def once(watch: Watch, most: int = 10) -> Iterator[str]:
     for d in watch.devices:
         found = list(details(d, watch.latest(d)))
         if found:
-            yield f"{d.id}: {'; '.join(found)}"
+            yield f"{label(d)}: {'; '.join(found)}"
     for d in watch.readings.devices:
         users = watch.users(d, most)
         if users:
