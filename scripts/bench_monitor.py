@@ -73,7 +73,7 @@ def share(process: psutil.Process) -> float:
 
 
 def line() -> int:
-    """Bytes of a sample of one device that reports everything, with its share of marks."""
+    """Bytes of a sample of one device that reports everything."""
     with tempfile.TemporaryDirectory() as folder, stats.Writer(Path(folder) / "m") as writer:
         writer.sample(DAY - 0.001, "checkpoint", [FULL])
         return writer.path.stat().st_size
