@@ -54,4 +54,9 @@ def one(process: Process, runs: dict[int, str]) -> User:
         owner, command = p.username(), " ".join(p.cmdline()) or p.name()
         while run is None and p is not None and p.pid > 1:
             run, p = runs.get(p.pid), p.parent()
-    return User(process.pid, process.memory, process.utilization, owner, " ".join(command.split()), run)
+    return User(process.pid, process.memory, process.utilization, clean(owner), clean(command), run and clean(run))
+
+
+def clean(text: str) -> str:
+    """Any process may call itself anything: bytes that are no text, or what would move a terminal's cursor."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))

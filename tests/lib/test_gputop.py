@@ -21,7 +21,7 @@ from lib.gputop.watch import TOGETHER, merged, together
 from lib.monitor import stats
 from lib.monitor.base import Process, Sample
 from lib.monitor.client import Monitor, MonitorOptions
-from lib.monitor.users import User, started_runs
+from lib.monitor.users import User, described, started_runs
 from lib.rundir import ROOT
 
 SCRIPT = str(ROOT / "scripts" / "gputop.py")
@@ -177,6 +177,17 @@ def test_a_process_knows_its_run(tmp_path):
         users = [u for d in shown["devices"] for u in d["processes"]]
         mine = {u["pid"] for u in users if u["run"] == "lenet5_adamw_none"}
         assert {os.getpid(), monitor.process.pid} <= mine
+
+
+def test_a_process_may_call_itself_anything():
+    wild = ["\xff\xfe", "\x1b[2J\x07", "fine\n name", "ünï", "[b]x[/b]"]
+    command = [sys.executable, "-c", "input()", *(w.encode("latin-1" if "\xff" in w else "utf-8") for w in wild)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as p:
+        [user] = described([Process(p.pid)])
+        p.stdin.close()
+    assert user.command.endswith("-c input() ?? ?[2J? fine name ünï [b]x[/b]")
+    assert (user.owner, user.run) != ("?", "?")
+    assert described([Process(2**22 - 3)])[0].command == "?"
 
 
 def test_once_and_json_and_two_at_once():
