@@ -19,7 +19,7 @@ ABOUT = (
     "What each byte of training is for, MiB of tensors as measured between a backward pass and its update, and as "
     "predicted (parameters times what optimizer and method keep; no buffers). x weights: what stays from step to step "
     "(weights, optimizer, pruning) as a multiple of the weights. Less than movement: than with movement pruning on the "
-    "same optimizer. Activations: what one backward pass needs. The last four are peaks of training, as far as they are "
+    "same optimizer. Activations: what one backward pass needs. The last are peaks of training, as far as they are "
     "reported: the allocator's, the run's processes', and the whole device's."
 )
 

@@ -223,7 +223,7 @@ class Gputop(App):
     def show_details(self, device: Device) -> None:
         more = "  ".join(what.replace(" ", KEPT) for what in show.details(device, self.watch.latest(device)))
         lines = textwrap.wrap(more, max(20, self.size.width))
-        self.query_one("#details", Static).update("\n".join(lines).replace(KEPT, " "))
+        self.query_one("#details", Static).update(Text("\n".join(lines).replace(KEPT, " ")))
 
     def show_users(self, device: Device) -> None:
         now = self.watch.clock()
@@ -270,7 +270,8 @@ class Gputop(App):
 
 
 def fill(table: DataTable, heads: tuple[str, ...], rows: list[list[str]]) -> None:
-    """The rows of a table; cells that are there are overwritten, so that it does not flicker."""
+    """The rows of a table; cells that are there are overwritten, so that it does not flicker. They are Text, for a
+    plain word in brackets would be taken for a style."""
     if not table.columns:
         for head in heads:
             table.add_column(head, key=head)
@@ -278,8 +279,8 @@ def fill(table: DataTable, heads: tuple[str, ...], rows: list[list[str]]) -> Non
         table.remove_row(str(table.row_count - 1))
     for i, row in enumerate(rows):
         if i >= table.row_count:
-            table.add_row(*row, key=str(i))
+            table.add_row(*map(Text, row), key=str(i))
         else:
             for head, cell in zip(heads, row, strict=True):
-                if table.get_cell(str(i), head) != cell:
-                    table.update_cell(str(i), head, cell, update_width=True)
+                if table.get_cell(str(i), head).plain != cell:
+                    table.update_cell(str(i), head, Text(cell), update_width=True)

@@ -190,6 +190,17 @@ def test_a_process_may_call_itself_anything():
     assert described([Process(2**22 - 3)])[0].command == "?"
 
 
+def test_the_view_takes_no_name_for_a_style(monkeypatch):
+    wild = User(1, 5.0, None, "[red]", "[/b] [bold", "[x]")
+    monkeypatch.setattr("lib.gputop.watch.described", lambda processes: [wild])
+
+    async def check(app, pilot):
+        for word in ("[red]", "[/b] [bold", "[x]"):
+            assert word in text(app)
+
+    view(check)
+
+
 def test_once_and_json_and_two_at_once():
     with subprocess.Popen([sys.executable, SCRIPT, "--json"], stdout=subprocess.PIPE, text=True) as other:
         found = gputop("--once")
