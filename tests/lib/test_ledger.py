@@ -1,10 +1,12 @@
 """The ledger: what is predicted of a run's memory is what its tensors take, byte for byte."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from train_kit import prepare, run
 
-from lib import ledger
+from lib import build, ledger
 from lib.footprint import Footprint, sizes
 from lib.optim.base import OPTIMIZERS
 from lib.prune.base import PRUNERS
@@ -130,3 +132,36 @@ def test_energy_is_counted_or_integrated_or_unknown():
 
 def test_spec_has_a_base_only_where_there_is_one():
     assert ledger.optimizer(RunSpec(model="m", dataset="d", optimizer="sgd", pruning_method="none"))[1] == ""
+
+
+def test_peaks_of_the_allocator_are_those_of_each_phase(monkeypatch):
+    """On a GPU: the highest of every time that a phase was in, reset in between. No GPU is at hand, so its counters
+    are played."""
+    none = SimpleNamespace(train=None, validation=None, test=None)
+    nothing = SimpleNamespace(parameters=list, buffers=list)
+    run = SimpleNamespace(
+        device=torch.device("cuda"), parallel=nothing, model=nothing, optimizer=None, pruner=None, data=none
+    )
+    peaks, resets = iter([(5, 8), (2, 8), (7, 9), (1, 9)]), []
+    now = [0, 0]
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: now[0])
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: now[1])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: resets.append(1))
+    footprint = Footprint(run)
+    for phase in ("train", "evaluate", "train", "evaluate"):
+        footprint.enter(phase)
+        now[:] = next(peaks)
+    found = footprint.report()
+    assert found["phases"]["train"] == {"allocated": 7, "reserved": 9}
+    assert found["phases"]["evaluate"] == {"tensors": {}, "allocated": 2, "reserved": 9}
+    assert len(resets) == 4
+
+
+def test_a_runs_gpus_are_named_as_the_monitor_knows_them(monkeypatch):
+    props = SimpleNamespace(uuid="8a1c", pci_domain_id=0, pci_bus_id=0xC1, pci_device_id=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: props)
+    gpu = torch.device("cuda")
+    assert build.gpus(gpu, 2) == [{"uuid": "8a1c", "bus": "0000:c1:00.0"}] * 2
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace())  # an older torch
+    assert build.gpus(gpu, 1) == [{"uuid": None, "bus": None}]
+    assert build.gpus(torch.device("cpu"), 1) == []
