@@ -17,10 +17,11 @@ HEADS = {  # of the ledger's classes
 PHASES = ("train", "prune", "evaluate", "checkpoint", "test", "inference")
 ABOUT = (
     "What each byte of training is for, MiB of tensors as measured between a backward pass and its update, and as "
-    "predicted (parameters times what optimizer and method keep; no buffers). x weights: what stays from step to step "
-    "(weights, optimizer, pruning) as a multiple of the weights. Less than movement: than with movement pruning on the "
-    "same optimizer. Activations: what one backward pass needs. The last are peaks of training, as far as they are "
-    "reported: the allocator's, the run's processes', and the whole device's."
+    "predicted (parameters times what optimizer and method keep; no buffers). x weights: what stays from step to "
+    "step (weights, optimizer, pruning) as a multiple of the weights. Less than movement: than with movement "
+    "pruning, as implemented here, on the same optimizer. Activations: what one backward pass saves. Then peaks "
+    "of training, as far as they are reported: the allocator's, with workspace, what it held beyond tensors and "
+    "activations; of the run's processes, sampled; and of the whole device."
 )
 
 
@@ -46,6 +47,7 @@ def classes(runs: list[Run], form: Callable) -> Iterator[str]:
     names = list(dict.fromkeys(n for found in measured for n in found if n != "data"))
     steps = [step for step in ledger.LADDER if step != "tensors" and any(ladder(r)[step] is not None for r in runs)]
     head = ["run", *(HEADS.get(n, n) for n in names), "tensors", "predicted", "x weights", "less than movement %"]
+    head += ["activations"] + ["workspace"] * ("allocated" in steps)
     rows = []
     for r, found in zip(runs, measured, strict=True):
         mine = {n: v for n, v in found.items() if n != "data"}
@@ -59,10 +61,17 @@ def classes(runs: list[Run], form: Callable) -> Iterator[str]:
                 f"{predicted['multiple']:.2f}",
                 f"{predicted['less_than_movement_pct']:.1f}",
                 mib(r.ledger["activations"]),
+                *([workspace(r)] if "allocated" in steps else []),
                 *(text(ladder(r)[step]) for step in steps),
             ]
         )
-    yield from form([*head, "activations", *steps], rows)
+    yield from form([*head, *steps], rows)
+
+
+def workspace(r: Run) -> str:
+    """MiB that the allocator held at its peak of training beyond all tensors and activations."""
+    peak, saved = ladder(r)["allocated"], r.ledger["activations"]
+    return "-" if peak is None or saved is None else text(peak - (sum(tensors(r).values()) + saved) / MIB)
 
 
 def phases(runs: list[Run], form: Callable) -> Iterator[str]:
@@ -78,11 +87,16 @@ def phases(runs: list[Run], form: Callable) -> Iterator[str]:
 
 
 def told(runs: list[Run]) -> Iterator[str]:
-    """Where measurement and prediction part, and where the ladder breaks."""
+    """Where measurement and prediction part, and where the ladder breaks; and how much there was to compare."""
     lines = [f"{r.id}: {what}" for r in runs for what in ledger.unequal(r.ledger)]
     lines += [f"{r.id}: in training {what}" for r in runs for what in ledger.broken(climbed(r))]
-    if not lines:
-        lines = ["the tensors are what was predicted, to the byte, and no step of the ladder is below the one before"]
+    measured = [r for r in runs if tensors(r)]
+    steps = sorted({s for r in runs for s, v in climbed(r).items() if v is not None}, key=ledger.LADDER.index)
+    if measured and not lines:
+        lines.append(f"tensors are as predicted, to the byte, in {len(measured)} of {len(runs)} runs (buffers aside)")
+    lines.append(
+        f"compared: {' <= '.join(steps)}" if len(steps) > 1 else "nothing was reported to compare tensors with"
+    )
     yield from (f"- {line}" for line in lines)
     yield ""
 

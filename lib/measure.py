@@ -70,23 +70,24 @@ def mean(spans: list[tuple[float, float]]) -> float | None:
     return sum(v * s for v, s in spans) / sum(s for _, s in spans) if spans else None
 
 
-def by_phase(header: dict, samples: list[dict]) -> dict[str, dict[str, float]]:
-    """Phase -> peaks in MiB: "process", of the run's own; "device", of all that use the same devices."""
-    places, found = sources(header.get("devices", []), samples), {}
-    for _, phase, mib in process_memory(header, samples):
-        peaks = found.setdefault(phase, {})
-        peaks["process"] = max(mib, peaks.get("process", 0.0))
+def by_phase(places: list[int], samples: list[dict]) -> dict[str, dict[str, float]]:
+    """Phase -> peaks in MiB over these devices: "process", of the run's own; "device", of all that use them. What one
+    of them does not report is left out."""
+    found: dict[str, dict[str, float]] = {}
     for s in samples:
-        used = [s["devices"][i].get("memory_used") for i in places]
-        if used and None not in used and s["phase"] in found:
-            peaks = found[s["phase"]]
-            peaks["device"] = max(sum(used), peaks.get("device", 0.0))
+        peaks = found.setdefault(s["phase"], {})
+        for name, field in (("process", "process_memory"), ("device", "memory_used")):
+            read = [s["devices"][i].get(field) for i in places]
+            known = [v for v in read if v is not None]
+            if known and (name == "process" or None not in read):  # a run need not have memory on each
+                peaks[name] = max(sum(known), peaks.get(name, 0.0))
     return found
 
 
 def costs(data: dict, header: dict, samples: list[dict]) -> dict:
     """Energy, and what the memory ledger comes to; null where a run has not got so far or nothing reports it."""
-    joules, source = ledger.energy(trained_on(data, header, samples), samples)
+    mine = trained_on(data, header, samples)
+    joules, source = ledger.energy(mine or sources(header.get("devices", []), samples), samples)
     accuracy, known = data["test_accuracy_last"], data.get("ledger") or {}
     predicted = known.get("predicted") or {}
     return {
@@ -95,14 +96,25 @@ def costs(data: dict, header: dict, samples: list[dict]) -> dict:
         "energy_per_accuracy_point": joules / accuracy if joules is not None and accuracy else None,
         "memory_multiple": predicted.get("multiple"),
         "memory_less_than_movement_pct": predicted.get("less_than_movement_pct"),
-        "memory_phases": by_phase(header, samples),
-        "monitor_lost": header.get("lost"),
+        "memory_phases": by_phase(mine, samples),
+        "monitor_problem": problem(data, header, samples),
     }
 
 
+def problem(data: dict, header: dict, samples: list[dict]) -> str | None:
+    """What is wrong with the record, as far as it can be seen."""
+    if "unreadable" in header:
+        return header["unreadable"]
+    words = {"lost": "samples could not be written", "damaged": "lines were not whole and are left out"}
+    found = [f"{header[key]} {what}" for key, what in words.items() if header.get(key)]
+    if header and data.get("status") == "done" and (not samples or samples[-1]["phase"] != "end"):
+        found.append(f"it ends at {samples[-1]['t'] if samples else 0:.0f} s, before the run did")
+    return "; ".join(found) or None
+
+
 def trained_on(data: dict, header: dict, samples: list[dict]) -> list[int]:
-    """Which of the monitor's devices a run trained on: those that it names, by UUID or slot; else those that report
-    its memory."""
+    """Which of the monitor's devices a run trained on: those that it names, by UUID or slot, if there are such; where
+    it names none, those that report its memory."""
     devices, named = header.get("devices", []), data.get("gpus") or []
     uuids = {(g["uuid"] or "").removeprefix("GPU-").removeprefix("MIG-") for g in named} - {""}
     slots = {g["bus"] for g in named} - {None}
@@ -111,4 +123,4 @@ def trained_on(data: dict, header: dict, samples: list[dict]) -> list[int]:
         for i, d in enumerate(devices)
         if (d.get("uuid") or "").removeprefix("GPU-").removeprefix("MIG-") in uuids or d.get("bus") in slots
     ]
-    return mine or sources(devices, samples)
+    return mine if named else sources(devices, samples)

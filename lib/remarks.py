@@ -62,8 +62,8 @@ def remarks(group: Results) -> Iterator[str]:
             found.append(f"{r.id}: {r.damaged_images} files were no images and were left out (output.log names them)")
         if r.skipped_steps:
             found.append(f"{r.id}: {r.skipped_steps} steps had gradients that were not finite and changed nothing")
-        if r.data.get("monitor_lost"):
-            found.append(f"{r.id}: {r.monitor_lost} samples of the monitor were lost, for they could not be written")
+        if r.data.get("monitor_problem"):
+            found.append(f"{r.id}: the monitor's record: {r.monitor_problem}")
         found += [f"{r.id}: step {e['step']}: {w}" for e in r.events for w in e["warnings"]]
     found += same_schedule(group)
     found += same_masks(group)

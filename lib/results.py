@@ -50,8 +50,12 @@ class Run:
 
     @cached_property
     def monitor(self) -> tuple[dict, list[dict]]:
-        """The header and the samples of monitor.jsonl; ({}, []) where there is none."""
-        return stats.read(RunDir(self.path).monitor)
+        """The header and the samples of monitor.jsonl; ({}, []) where there is none. One that cannot be read has
+        `unreadable` in its header, why, and no samples: it must not cost the report of a matrix."""
+        try:
+            return stats.read(RunDir(self.path).monitor)
+        except InputError as e:
+            return {"unreadable": str(e)}, []
 
     def memory(self, samples: list[dict] | None = None) -> list[tuple[float, str, float]]:
         """(seconds, phase, MiB) of every sample, from the source that `memory_source` names."""

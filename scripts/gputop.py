@@ -22,21 +22,32 @@ except ModuleNotFoundError as e:
 FIRST = 0.25  # seconds between the two readings of --once: what is counted a second needs two
 
 
-def seconds(text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
-    if not 0.05 <= found <= 3600:
-        raise argparse.ArgumentTypeError(f"{text} seconds: give 0.05 to 3600")
-    return found
+def seconds(most: float):
+    def parsed(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
+        if not 0.05 <= found <= most:
+            raise argparse.ArgumentTypeError(f"{text} seconds: give 0.05 to {most:.0f}")
+        return found
+
+    return parsed
+
+
+def png(text: str) -> Path:
+    if not text.endswith(".png"):
+        raise argparse.ArgumentTypeError(f"{text!r}: pictures are PNG, so give a name that ends in .png")
+    return Path(text)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="gputop", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--interval", type=seconds, default=1.0, metavar="S", help="seconds between readings (1)")
+    parser.add_argument("--interval", type=seconds(3600), metavar="S", help="seconds between readings (1)")
     parser.add_argument("--stats", type=Path, metavar="FILE", help="record every reading in a new file, too")
-    parser.add_argument("--duration", type=seconds, metavar="S", help="with --stats: record so long, without the view")
+    parser.add_argument(
+        "--duration", type=seconds(1e8), metavar="S", help="with --stats: record so long, without the view"
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--once", action="store_true", help="print everything as it is now, and end")
     what.add_argument("--json", action="store_true", help="the same for programs")
@@ -44,11 +55,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     what.add_argument("--gen-graph", type=Path, metavar="FILE", help="the same, and a picture beside the file")
     what.add_argument("--compare", type=Path, nargs=2, metavar=("A", "B"), help="two recorded files: table and picture")
     parser.add_argument("--device", metavar="ID", help='of a recorded file ("nvidia 0"); else its first GPU')
-    parser.add_argument("--output", type=Path, metavar="PNG", help="where the picture goes")
+    parser.add_argument("--output", type=png, metavar="PNG", help="where the picture goes")
     args = parser.parse_args(argv)
     files = args.summary or args.gen_graph or args.compare
     if args.stats and (files or args.once or args.json):
         parser.error("--stats records what is seen over time: leave out the other actions, or --stats")
+    if args.interval and (files or args.once or args.json):
+        parser.error("--interval is of the live view and of --stats: it changes nothing here")
+    args.interval = args.interval or 1.0
     if args.duration and not args.stats:
         parser.error("--duration goes with --stats")
     if args.device and not (args.gen_graph or args.compare):
@@ -110,9 +124,14 @@ class Recording:
         self.writer.sample(now, "", samples)
 
 
+def ended(*_):
+    raise KeyboardInterrupt
+
+
 def record(path: Path, interval: float, duration: float | None) -> int:
     """Until the time is over, or an interrupt."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell's background job ignores SIGINT by default
+        signal.signal(number, ended)
     watch = Watch()
     keep = Recording(path, watch, interval)
     print(f"recording to {path} every {interval:g} s" + (f" for {duration:g} s" if duration else ": Ctrl-C ends it"))
@@ -136,13 +155,17 @@ def live(path: Path | None, interval: float) -> int:
 
     watch = Watch()
     if path is None:
-        Gputop(watch, interval).run()
-        return 0
+        return shown(Gputop(watch, interval))
     keep = Recording(path, watch, interval)
     with keep.writer:
-        Gputop(watch, interval, keep).run()
+        code = shown(Gputop(watch, interval, keep))
     print(f"recorded: {path}")
-    return 0
+    return code
+
+
+def shown(app) -> int:
+    app.run()
+    return app.return_code or 0
 
 
 def summary(path: Path) -> int:

@@ -24,6 +24,7 @@ CONFIG_TARGET_SPARSITY="0.5,0.9"
 # CONFIG_GRAPH_GPU_MEMORY_COMPARISON is not set
 # CONFIG_GRAPH_MODEL_COMPARISON is not set
 # CONFIG_GRAPH_RUN is not set
+# CONFIG_GRAPH_MEMORY_LEDGER is not set
 """
 IDS = ["lenet5_adamw_none", "lenet5_adamw_magnitude_50", "lenet5_adamw_magnitude_90"]
 

@@ -308,5 +308,9 @@ def render_all(results: Results) -> tuple[list[Path], list[tuple[str, str]]]:
 
 def save(fig, path: Path) -> Path:
     part = path.with_name(f".{path.name}")
-    fig.savefig(part, dpi=DPI, format="png")
-    return part.replace(path)
+    try:
+        fig.savefig(part, dpi=DPI, format="png")
+        return part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise

@@ -1,5 +1,7 @@
 """The memory ledger: what each byte of training is for, and what stays from step to step."""
 
+from collections.abc import Iterable
+
 from lib.costs import HEADS, MIB, tensors
 from lib.figure.base import PALETTE, Family, families, figure
 from lib.figure.draw import entry, fill, hue_legend, page, shade_legend
@@ -13,6 +15,7 @@ HUES = dict(
         strict=True,
     )
 ) | dict(zip(("masks", "scores", "frozen", "start"), ("#222222", *PALETTE[10:13]), strict=True))
+OTHER = PALETTE[13]  # of what an optimizer or a method keeps that has no colour yet
 ABOUT = (
     "Tensors of training, the data set's and activations left out; stroke: predicted (parameters times what optimizer "
     "and method keep). Kept: weights, optimizer and pruning, without gradients"
@@ -23,7 +26,7 @@ ABOUT = (
 def memory_ledger(results):
     for family in families(results, "memory_multiple"):
         shown = {name for r in family.results for name in tensors(r)}
-        classes = [entry(HEADS.get(n, n), marker="s", color=c) for n, c in HUES.items() if n in shown]
+        classes = [entry(HEADS.get(n, n), marker="s", color=c) for n, c in hues(shown).items() if n in shown]
         predicted = entry("predicted", marker="|", color="black", markersize=9)
         legends = [("tensors", [*classes, predicted]), hue_legend(family, "optimizer"), shade_legend(family)]
         title = "Memory ledger: what each byte of training is for"
@@ -34,11 +37,16 @@ def memory_ledger(results):
         yield f"memory_ledger{family.suffix}", fig
 
 
+def hues(found: Iterable[str]) -> dict[str, str]:
+    """Of every class, those that are new here too, but for the data set's."""
+    return HUES | {name: OTHER for name in found if name not in (*HUES, "data")}
+
+
 def stacked(ax, family: Family) -> None:
     ends = []
     for y, s, _ in each_row(family, "optimizer"):
         found, end = tensors(s.r), 0.0
-        for name, hue in HUES.items():
+        for name, hue in hues(found).items():
             size = found.get(name, 0) / MIB
             ax.barh(y, size, left=end, height=0.74, color=hue, edgecolor="white", linewidth=0.4)
             end += size

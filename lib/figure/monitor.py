@@ -3,7 +3,7 @@
 from lib.figure.base import PALETTE
 from lib.figure.draw import entry, page
 from lib.figure.panel import thinned
-from lib.gputop.recorded import UNITS, Record
+from lib.gputop.recorded import UNITS, Record, common
 
 PAIRED = (
     ("memory_used", "process_memory"),
@@ -56,7 +56,7 @@ def recorded(record: Record, device: int):
 def compared(a: Record, b: Record, device: str | None = None):
     """What both reported, one over the other, each from its own start."""
     i, j = a.choose(device), b.choose(device)
-    names = [n for n in a.reported(i) if n in b.reported(j)]
+    names = common(a, i, b, j)
     labels = [f"A: {a.name}, {named(a, i)}", f"B: {b.name}, {named(b, j)}"]
     legends = [("file", [entry(t, marker="s", color=c) for t, c in zip(labels, PALETTE, strict=False)])]
     fig, axes = sheet([[n] for n in names], "Two records", f"{foot(a)}; {foot(b)}", legends)

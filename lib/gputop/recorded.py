@@ -1,9 +1,11 @@
 """What a recorded file says: statistics of each device, and two files side by side."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib import ledger
 from lib.config import InputError
 from lib.gputop.show import table
 from lib.monitor import stats
@@ -39,11 +41,11 @@ class Record:
     def of(cls, path: str | Path) -> "Record":
         """Raises InputError where there is no such file, or no sample in it."""
         path = Path(path)
-        if not path.exists():
-            raise InputError(f"{path}: there is no such file")
-        if path.is_dir() and (path / "monitor.jsonl").exists():
-            path = path / "monitor.jsonl"
+        with contextlib.suppress(OSError):  # reading it says what is wrong
+            path = path / "monitor.jsonl" if (path / "monitor.jsonl").is_file() else path
         header, samples = stats.read(path)
+        if not header:
+            raise InputError(f"{path}: {'it is empty' if path.is_file() else 'there is no such file'}")
         if not samples:
             raise InputError(f"{path} holds no sample: what wrote it ended before its first one")
         return cls(path, header, samples)
@@ -68,7 +70,7 @@ class Record:
         return [(s["t"], s["devices"][device][name]) for s in self.samples if name in s["devices"][device]]
 
     def reported(self, device: int) -> list[str]:
-        return [name for name in UNITS if self.series(device, name)]
+        return [name for name in UNITS if any(name in s["devices"][device] for s in self.samples)]
 
     def choose(self, wanted: str | None = None) -> int:
         """The number of the device `wanted` ("nvidia 0"); without one, of the first GPU that reports anything, else of
@@ -126,7 +128,22 @@ def summary(record: Record) -> Iterator[str]:
                 ("what", "mean", "least", "most"),
                 [[title(n), f"{s.mean:.1f}", f"{s.least:.1f}", f"{s.most:.1f}"] for n, s in rows],
             )
+        joules, how = ledger.energy([i], record.samples)
+        if joules is not None:
+            yield f"energy: {joules:.0f} J, {how}"
     yield from record.notes()
+
+
+def common(a: Record, i: int, b: Record, j: int) -> list[str]:
+    """What both devices reported. Raises InputError where that is nothing."""
+    there = b.reported(j)
+    found = [name for name in a.reported(i) if name in there]
+    if not found:
+        raise InputError(
+            f"{a.path} ({a.devices[i].id}) and {b.path} ({b.devices[j].id}) have no reading in common: name a device "
+            "with --device"
+        )
+    return found
 
 
 def compare(a: Record, b: Record, device: str | None = None) -> Iterator[str]:
@@ -137,7 +154,7 @@ def compare(a: Record, b: Record, device: str | None = None) -> Iterator[str]:
     yield f"B: {b.path}, {other.id} ({other.name or '?'}), {len(b.samples)} samples over {b.seconds:.1f} s"
     if one.name != other.name:
         yield "note: these are different devices"
-    names = [n for n in a.reported(i) if n in b.reported(j)]
+    names = common(a, i, b, j)
     rows = []
     for name in names:
         x, y = statistics(a.series(i, name)), statistics(b.series(j, name))

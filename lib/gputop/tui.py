@@ -1,6 +1,9 @@
 """The live view: devices, the history of one of them, who uses it. Keys choose, pause, help and quit."""
 
+import asyncio
+import contextlib
 import platform
+import signal
 import textwrap
 import time
 from collections.abc import Callable
@@ -58,7 +61,7 @@ class Graph(Static):
         width, height = self.size.width, self.size.height
         if width < 12 or height < 3:
             return Text()
-        known = [(t, v) for t, v in self.points if v is not None]
+        known = thinned([(t, v) for t, v in self.points if v is not None], 2 * width)
         seen = max([v for _, v in known] + [1e-9])
         high = max(self.top, seen) if self.top else seen * 1.05
         if unit == "MiB" and high >= 10 * GIB:
@@ -67,6 +70,12 @@ class Graph(Static):
         now = f"{known[-1][1]:.{int(unit == 'GiB')}f} {unit}" if reported else "not reported"
         drawn = picture(known, high, self.span, width, height, f"{title}: {now}")
         return Text(drawn, style=colour, no_wrap=True)
+
+
+def thinned(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    """About `most` of them: of each stretch the highest, so that no peak is lost, and the newest."""
+    step = max(1, -(-len(points) // most))
+    return [max(points[i : i + step], key=lambda p: p[1]) for i in range(0, len(points) - 1, step)] + points[-1:]
 
 
 def picture(points: list[tuple[float, float]], high: float, span: float, width: int, height: int, title: str) -> str:
@@ -96,7 +105,7 @@ class Help(ModalScreen):
     TEXT = """[b]gputop[/b]: every device of every vendor, and who uses it
 
 up, down    choose a device: graphs and processes are its own
-p, space    pause and go on; what is on the screen stays
+p, space    pause and go on; reading, and a record of it, go on meanwhile
 +, -        sample more or less often
 t           a longer or shorter stretch of time in the graphs
 ?, h        this page
@@ -137,6 +146,7 @@ class Gputop(App):
         Binding("t", "span", "time"),
         Binding("question_mark,h", "help", "help"),
         Binding("q", "quit", "quit"),
+        Binding("ctrl+c", "quit", "quit", show=False, priority=True),
     ]
 
     def __init__(self, watch: Watch, interval: float = 1.0, record: Callable[[list[Sample]], None] | None = None):
@@ -162,6 +172,9 @@ class Gputop(App):
         self.timer = self.set_interval(self.every, self.tick)
         self.watch.tick()
         self.call_after_refresh(self.show)
+        for number in (signal.SIGTERM, signal.SIGHUP):  # the terminal is to be left as it was
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not the main thread
+                asyncio.get_running_loop().add_signal_handler(number, self.exit)
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.show)

@@ -9,7 +9,7 @@ from lib.monitor.base import Device, Process, Sample
 from lib.monitor.source import Readings
 from lib.monitor.users import User, described
 
-KEPT = 3600  # samples of history
+KEPT = 1800.0  # seconds of history
 TOGETHER = Device("all", 0, "all GPUs")
 
 
@@ -41,7 +41,10 @@ class Watch:
         return samples
 
     def _keep(self, device: Device, now: float, sample: Sample) -> None:
-        self.history.setdefault(device, deque(maxlen=KEPT)).append((now, sample))
+        kept = self.history.setdefault(device, deque())
+        kept.append((now, sample))
+        while now - kept[0][0] > KEPT:
+            kept.popleft()
 
     def latest(self, device: Device) -> Sample:
         kept = self.history.get(device)

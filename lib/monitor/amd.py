@@ -65,7 +65,7 @@ class Amd:
         )
 
     def processes(self, device: Device) -> list[Process]:
-        return self.root.processes(device.bus or "", VRAM, self.rates, self.clock())
+        return self.root.processes(device.bus or "", [VRAM], self.rates, self.clock())
 
 
 def fan(card: Path) -> float | None:

@@ -1,4 +1,4 @@
-"""The run's side of the monitor: start the sampler, mark phases, stop it. Never fails a run."""
+"""The run's side of the monitor: start the sampler, mark phases, stop it. Never fails a run, and never holds it up."""
 
 import os
 import subprocess
@@ -30,13 +30,20 @@ class Monitor:
             command = [sys.executable, "-m", "lib.monitor.sampler", "--out", str(self.out)]
             command += ["--interval", str(self.options.monitor_interval), "--start", str(time.monotonic())]
             command += ["--pid", *map(str, self.pids)]
-            self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True)
+            try:
+                self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True)
+                os.set_blocking(self.process.stdin.fileno(), False)
+            except OSError as e:
+                print(f"monitor: no sampler could be started, the run goes on without: {e}", file=sys.stderr)
         return self
 
     def phase(self, name: str) -> None:
+        """A mark is lost where the sampler does not read any more, as when a driver does not answer it."""
         if self.process and self.process.stdin:
             try:
                 os.write(self.process.stdin.fileno(), f"{name} {time.monotonic()}\n".encode())
+            except BlockingIOError:
+                pass
             except OSError:
                 self.process.stdin = None
                 print("monitor: the sampler has ended; the run goes on without it", file=sys.stderr)
@@ -51,6 +58,7 @@ class Monitor:
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait()
 
     def __exit__(self, *exc):
         self.stop()

@@ -41,25 +41,32 @@ class Root:
 
     def memory(self, pids: set[int], slot: str, regions: str) -> float | None:
         """MiB that processes hold in the regions of a card whose names match; None where no client says so."""
-        found = [holds(client, regions) for pid in pids for client in self.clients(pid, slot)]
+        found, seen = [], set()
+        for client in (c for pid in pids for c in self.clients(pid, slot)):
+            number = client.get("drm-client-id")
+            if number is None or number not in seen:  # a fork has its parent's clients
+                seen.add(number)
+                found.append(holds(client, regions))
         known = [size for size in found if size is not None]
         return sum(known) / MIB if known else None
 
-    def processes(self, slot: str, regions: str, rates: Rates, now: float) -> list[Process]:
-        """All processes that use the card in this slot; a process is as busy as its busiest kind of engine."""
+    def processes(self, slot: str, regions: list[str], rates: Rates, now: float) -> list[Process]:
+        """All processes that use the card in this slot, with their memory in the first of the regions where they have
+        any; a process is as busy as its busiest kind of engine."""
         found = []
         for pid in (int(p.name) for p in listed(self.proc) if p.name.isdecimal()):
             clients = list(self.clients(pid, slot))
             if not clients:
                 continue
-            sizes = [s for s in (holds(client, regions) for client in clients) if s is not None]
+            sizes = [[s for s in (holds(client, where) for client in clients) if s is not None] for where in regions]
+            held = next((sum(s) for s in sizes if sum(s)), None)
             spent: dict[str, int] = {}  # engine -> nanoseconds
             for key, value in (item for client in clients for item in client.items()):
                 if key.startswith("drm-engine-") and not key.startswith("drm-engine-capacity-"):
                     spent[key] = spent.get(key, 0) + nanoseconds(value)
             gains = [rates.of((slot, pid, engine), ns * 1e-7, now) for engine, ns in spent.items()]  # percent
             busy = max((g for g in gains if g is not None), default=None)
-            found.append(Process(pid, sum(sizes) / MIB if sizes else None, busy))
+            found.append(Process(pid, held and held / MIB, busy))
         return found
 
 

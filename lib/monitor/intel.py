@@ -53,7 +53,7 @@ class Intel:
         own = self.root.memory(pids, at, OWN)
         return Sample(
             utilization=None if asleep is None else 100 * min(1.0, max(0.0, 1 - asleep)),
-            process_memory=self.root.memory(pids, at, SHARED) if own is None else own,
+            process_memory=own or self.root.memory(pids, at, SHARED),
             temperature=labelled(c, "pkg") or sensor(c, "temp1_input", "temp2_input", scale=1e-3),
             power=self.rates.of((at, "energy"), energy, now),
             fan=None,  # both drivers count revolutions, and none says how many are full speed
@@ -63,9 +63,7 @@ class Intel:
         )
 
     def processes(self, device: Device) -> list[Process]:
-        at, now = device.bus or "", self.clock()
-        own = self.root.processes(at, OWN, self.rates, now)
-        return own if any(p.memory for p in own) else self.root.processes(at, SHARED, Rates(), now)
+        return self.root.processes(device.bus or "", [OWN, SHARED], self.rates, self.clock())
 
 
 BACKENDS.add("intel", Intel())

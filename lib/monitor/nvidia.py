@@ -41,6 +41,12 @@ class Nvidia:
     def _constant(self, name: str) -> int | None:
         return getattr(self.nvml, name, None)
 
+    def _memory_info(self, handle):
+        """Used as nvidia-smi counts it: without what the driver keeps for itself, which only version 2 leaves out."""
+        second = self._constant("nvmlMemory_v2")
+        found = self._ask("nvmlDeviceGetMemoryInfo", handle, second) if second else None
+        return found or self._ask("nvmlDeviceGetMemoryInfo", handle)
+
     def _field(self, handle, name: str, scope: int | None = None) -> float | None:
         wanted = self._constant(name)
         if wanted is None:
@@ -66,7 +72,7 @@ class Nvidia:
         return [self._device(handle, index, j) for j, handle in handles if handle is not None]
 
     def _device(self, handle, index: int, part: int | None = None) -> Device:
-        memory = self._ask("nvmlDeviceGetMemoryInfo", handle)
+        memory = self._memory_info(handle)
         limit = self._ask("nvmlDeviceGetEnforcedPowerLimit", handle) if part is None else None
         capability = self._ask("nvmlDeviceGetCudaComputeCapability", handle)
         bus = self._ask("nvmlDeviceGetPciInfo", handle)
@@ -103,7 +109,7 @@ class Nvidia:
         if handle is None:
             return Sample()
         rates = self._ask("nvmlDeviceGetUtilizationRates", handle)
-        memory = self._ask("nvmlDeviceGetMemoryInfo", handle)
+        memory = self._memory_info(handle)
         found = Sample(
             utilization=rates.gpu if rates else None,
             memory_used=memory.used / MIB if memory else None,

@@ -17,20 +17,23 @@ class Tree:
     def __init__(self, roots: list[int]):
         import psutil
 
-        self.psutil, self.roots = psutil, roots
+        self.psutil, self.roots = psutil, []
+        for pid in roots:
+            with contextlib.suppress(psutil.Error):
+                self.roots.append(psutil.Process(pid))  # knows its start, so that the pid's next owner is another
         me = Path(f"/proc/self/task/{os.getpid()}/children")
         self.below = self._listed if me.exists() else self._searched
 
     def pids(self) -> set[int]:
         """Empty when the run has ended."""
         found = set()
-        for pid in filter(self._alive, self.roots):
-            found |= {pid, *self.below(pid)}
+        for root in filter(self._alive, self.roots):
+            found |= {root.pid, *self.below(root.pid)}
         return found - {os.getpid()}
 
-    def _alive(self, pid: int) -> bool:
+    def _alive(self, root) -> bool:
         try:
-            return self.psutil.Process(pid).status() != self.psutil.STATUS_ZOMBIE
+            return root.is_running() and root.status() != self.psutil.STATUS_ZOMBIE
         except self.psutil.Error:
             return False
 
@@ -52,7 +55,9 @@ class Tree:
 
 
 def aloud(what: str) -> None:
-    print(f"monitor: {what}", file=sys.stderr, flush=True)
+    """On standard error; a log on a full disk takes no more."""
+    with contextlib.suppress(OSError):
+        print(f"monitor: {what}", file=sys.stderr, flush=True)
 
 
 class Readings:

@@ -1,15 +1,19 @@
 """monitor.jsonl as it is written, a line at a time, and as it is read: by reports, graphs and gputop."""
 
+import contextlib
 import dataclasses
 import json
+import math
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from lib.config import InputError
 from lib.monitor.base import Device, Sample
 
 SCHEMA = 2
+LONGEST = 1 << 20  # bytes of a header; a foreign file may be one line of any length
 FIELDS = [f.name for f in dataclasses.fields(Sample)]
 
 
@@ -68,7 +72,8 @@ class Writer:
             return False
 
     def _say(self, what: str) -> None:
-        print(f"monitor: {what}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the log is often on the same disk
+            print(f"monitor: {what}", file=sys.stderr, flush=True)
 
     def __enter__(self):
         return self
@@ -84,8 +89,9 @@ def known(device: Device) -> dict:
 
 
 def values(sample: Sample) -> list:
-    """In the order of FIELDS, rounded to what they are good for; whole numbers without a point."""
-    found = (None if v is None else round(v, 1) for v in vars(sample).values())
+    """In the order of FIELDS, rounded to what they are good for; whole numbers without a point. What is no number, as a
+    driver may say, is unknown."""
+    found = (None if v is None or not math.isfinite(v) else round(v, 1) for v in vars(sample).values())
     return [int(v) if v is not None and v == int(v) else v for v in found]
 
 
@@ -102,28 +108,33 @@ def read(path: Path) -> tuple[dict, list[dict]]:
     lines that are not whole and were left out; `marks`, (seconds, phase) where phases begin. ({}, []) where there is
     no such file. Raises InputError for a file of another kind, or of another version."""
     try:
-        lines = path.read_bytes().splitlines()
+        with path.open("rb") as file:
+            first = file.readline(LONGEST)
+            return collected(opened(path, first), file) if first else ({}, [])
     except FileNotFoundError:
         return {}, []
     except OSError as e:
         raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
-    if not lines:
-        return {}, []
-    header = opened(path, lines[0])
+
+
+def collected(header: dict, lines: Iterable[bytes]) -> tuple[dict, list[dict]]:
+    """The header, completed, and the samples of the lines after it."""
     samples, marks, damaged, lost = [], [], 0, 0
-    for line in lines[1:]:
-        row = parsed(line)
-        if row is not None and isinstance(row.get("appeared"), dict):
+    for line in lines:
+        row = parsed(line) or {}
+        if not number(row.get("t")):
+            damaged += bool(line.strip())
+        elif is_device(row.get("appeared")):
             header["devices"].append(row["appeared"])
-        elif row is not None and set(row) == {"t", "phase"}:
+        elif set(row) == {"t", "phase"} and isinstance(row["phase"], str):
             marks.append((row["t"], row["phase"]))
-        elif row is not None and whole(row, header):
+        elif is_sample(row, header):
             readings = [named(header["fields"], found) for found in row.pop("devices")]
             lost += row.pop("lost", 0)
             if row["phase"] != (marks[-1][1] if marks else None):  # its own line is not there
                 marks.append((row["t"], row["phase"]))
             samples.append({**row, "devices": readings})
-        elif line.strip():
+        else:
             damaged += 1
     for s in samples:  # those from before a device appeared
         s["devices"] += [{} for _ in header["devices"][len(s["devices"]) :]]
@@ -131,8 +142,11 @@ def read(path: Path) -> tuple[dict, list[dict]]:
 
 
 def opened(path: Path, line: bytes) -> dict:
-    header = parsed(line)
-    if header is None or header.get("schema") != SCHEMA or not isinstance(header.get("devices"), list):
+    header = parsed(line) or {}
+    fields, devices = header.get("fields"), header.get("devices")
+    good = isinstance(fields, list) and all(isinstance(f, str) for f in fields)
+    good = good and isinstance(devices, list) and all(map(is_device, devices))
+    if header.get("schema") != SCHEMA or not good:
         raise InputError(
             f"{path} is no record of this version of the monitor (schema {SCHEMA}): its first line would say so, with "
             "the devices; give a monitor.jsonl of a run, or a file that `gputop --stats` wrote"
@@ -140,17 +154,25 @@ def opened(path: Path, line: bytes) -> dict:
     return header
 
 
-def whole(row: dict, header: dict) -> bool:
+def is_device(found) -> bool:
+    return isinstance(found, dict) and isinstance(found.get("vendor"), str) and isinstance(found.get("index"), int)
+
+
+def is_sample(row: dict, header: dict) -> bool:
     """Whether a line is a sample of these devices."""
     found = row.get("devices")
     return (
-        isinstance(row.get("t"), int | float)
-        and isinstance(row.get("phase"), str)
+        isinstance(row.get("phase"), str)
+        and isinstance(row.get("lost", 0), int)
         and isinstance(found, list)
         and len(found) <= len(header["devices"])
         and all(isinstance(r, list) and len(r) <= len(header["fields"]) for r in found)
-        and all(v is None or isinstance(v, int | float) for r in found for v in r)
+        and all(v is None or number(v) for r in found for v in r)
     )
+
+
+def number(found) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
 
 
 def parsed(line: bytes) -> dict | None:

@@ -255,6 +255,8 @@ def test_recording_ends_at_an_interrupt_with_all_that_was_read(tmp_path):
     [
         (["--interval", "fast"], "'fast' is no number of seconds"),
         (["--interval", "0"], "give 0.05 to 3600"),
+        (["--interval", "2", "--once"], "--interval is of the live view"),
+        (["--gen-graph", "x", "--output", "y.jpg"], "ends in .png"),
         (["--nope"], "unrecognized arguments: --nope"),
         (["--once", "--json"], "not allowed with"),
         (["--stats", "x", "--once"], "--stats records what is seen over time"),
@@ -288,6 +290,40 @@ def test_a_device_that_is_not_in_the_file(tmp_path):
         in gputop("--gen-graph", path, "--device", "amd 0").stderr
     )
     assert Record.of(path).choose() == 1  # the GPU reported nothing
+
+
+def test_files_with_nothing_in_common(tmp_path):
+    for name, sample in (("a", Sample(power=3)), ("b", Sample(fan=4))):
+        with stats.Writer(tmp_path / name) as writer:
+            writer.header([A100])
+            writer.sample(0, "train", [sample])
+    found = gputop("--compare", tmp_path / "a", tmp_path / "b", cwd=tmp_path)
+    assert found.returncode == 2
+    assert "have no reading in common" in found.stderr
+    assert not (tmp_path / "gputop_compare.png").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_killed_view_leaves_the_terminal_as_it_was(number, tmp_path):
+    pid = tmp_path / "pid"
+    command = f"sh -c 'echo $$ > {pid}; exec {sys.executable} {DEMO} two'; echo status $?; cat"
+    with Terminal((80, 24), command, f"gputop{os.getpid()}-kill{number}") as screen:
+        screen.shows("utilization: ")
+        os.kill(int(pid.read_text()), number)
+        assert "cpu 0" not in screen.shows("status 0")
+
+
+def test_a_background_job_of_a_shell_can_be_ended(tmp_path):
+    """A shell without job control has it ignore SIGINT."""
+    path = tmp_path / "m"
+    command = f"{sys.executable} {SCRIPT} --stats {path} --interval 0.1 & echo $!; wait"
+    with subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, text=True) as shell:
+        pid = int(shell.stdout.readline())
+        deadline = time.monotonic() + 10
+        while not stats.read(path)[1] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(pid, signal.SIGTERM)
+        assert shell.wait(10) == 0
 
 
 def test_statistics_are_over_time():
@@ -340,7 +376,7 @@ terminal = pytest.mark.skipif(not shutil.which("tmux"), reason="no tmux here")
 @pytest.mark.parametrize("setting", ["NO_COLOR=1", "TERM=vt100", "TERM=xterm-256color"])
 def test_in_a_real_terminal(size, setting, tmp_path):
     name = f"gputop{os.getpid()}-{size[0]}-{setting[-3:]}"
-    with Terminal(size, f"env {setting} {sys.executable} {DEMO} mixed", name) as screen:
+    with Terminal(size, f"env {setting} {sys.executable} {DEMO} mixed; echo status $?; cat", name) as screen:
         seen = screen.shows("utilization: 97 %")
         assert len(seen.splitlines()) <= size[1]
         for word in ("all GPUs", "nvidia 0", "amd 0", "intel 0", "cpu 0", "power: ", "4242", "q quit"):
@@ -353,7 +389,9 @@ def test_in_a_real_terminal(size, setting, tmp_path):
         screen.shows("q quit")
         screen("send-keys", "-t", "t", "?")
         screen.shows("this page")
-        screen("send-keys", "-t", "t", "q", "q")
+        screen("send-keys", "-t", "t", "q")
+        screen("send-keys", "-t", "t", "C-c" if setting == "NO_COLOR=1" else "q")
+        screen.shows("status 0")
 
 
 @terminal

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -296,3 +297,21 @@ def test_rates_are_gains_a_second():
     assert [rates.of("a", v, t) for v, t in ((5, 1.0), (9, 3.0), (9, 3.0), (2, 4.0), (None, 5.0), (4, 6.0))] == [
         None, 2, None, None, None, None,
     ]  # fmt: skip
+
+
+def test_a_sampler_that_hangs_does_not_hold_up_the_run(tmp_path):
+    """Marks that nobody reads are lost once the pipe is full."""
+    with Monitor(MonitorOptions(), tmp_path / "m") as monitor:
+        os.kill(monitor.process.pid, signal.SIGSTOP)
+        begun = time.monotonic()
+        for _ in range(5000):
+            monitor.phase("train")
+        assert time.monotonic() - begun < 5
+        os.kill(monitor.process.pid, signal.SIGCONT)
+
+
+def test_no_sampler_can_be_started(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
+    with Monitor(MonitorOptions(), tmp_path / "m") as monitor:
+        monitor.phase("train")
+    assert "no sampler could be started, the run goes on without" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """AMD and Intel cards on trees of files as the kernel's documentation has them (the sources stand in lib/monitor): what
 is read, what is missing, and what goes away. No such card has been at hand."""
 
+import itertools
+
 import pytest
 
 from lib.monitor.amd import Amd
@@ -192,3 +194,25 @@ def test_no_card_and_no_tree(tmp_path):
 @pytest.mark.parametrize(("value", "want"), [("12", 12), ("3 KiB", 3072), ("2 MiB", 2 * MIB), ("x", 0), ("5 GB", 0)])
 def test_sizes(value, want):
     assert size(value) == want
+
+
+def test_a_fork_has_its_parents_clients(tmp_path):
+    """Workers inherit the descriptor: one client is counted once, whoever holds it."""
+    card(tmp_path, 0, AMD)
+    for pid in (7, 8, 9):
+        client(tmp_path, pid, 3, "0000:03:00.0", 1, memory_vram="1000 MiB")
+    client(tmp_path, 9, 4, "0000:03:00.0", 2, memory_vram="5 MiB")
+    amd = Amd(Root(tmp_path))
+    assert amd.sample(amd.devices()[0], {7, 8, 9}).process_memory == 1005
+
+
+def test_processes_of_a_card_without_memory_of_its_own(tmp_path):
+    card(tmp_path, 1, I915)
+    client(tmp_path, 7, 3, "0000:04:00.0", 1, resident_local0="0", resident_system0="4 MiB", engine_render="0 ns")
+    clock = itertools.count(1.0)
+    intel = Intel(Root(tmp_path), clock=lambda: next(clock))
+    [device] = intel.devices()
+    assert intel.processes(device) == [Process(7, 4.0)]
+    client(tmp_path, 7, 3, "0000:04:00.0", 1, resident_system0="4 MiB", engine_render="500000000 ns")
+    assert intel.processes(device) == [Process(7, 4.0, 50.0)]
+    assert intel.sample(device, {7}).process_memory == 4

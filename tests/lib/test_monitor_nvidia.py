@@ -13,6 +13,7 @@ from tests.lib.nvml_trace import FIXTURES, Recorder, Replay
 
 GIB = 1024
 TRACES = sorted(p.stem for p in FIXTURES.glob("*.json"))
+STEADY = [t for t in TRACES if '"then"' not in (FIXTURES / f"{t}.json").read_text()]
 
 
 def nvidia(trace: str, times=(10.0, 12.0, 14.0)) -> Nvidia:
@@ -130,14 +131,23 @@ def test_processes_of_a_card():
 
 
 @pytest.mark.parametrize("trace", TRACES)
-def test_no_trace_raises_and_what_is_recorded_replays(trace):
+def test_no_trace_raises(trace):
+    backend = nvidia(trace)
+    for device in backend.devices():
+        for _ in range(3):
+            assert isinstance(backend.sample(device, {1}), Sample)
+        assert all(isinstance(p, Process) for p in backend.processes(device))
+
+
+@pytest.mark.parametrize("trace", STEADY)
+def test_what_is_recorded_replays(trace):
     """A recording of a replay answers as the replay did, so the recorder can be trusted on a machine with a GPU."""
     backend = nvidia(trace)
     backend.nvml = Recorder(backend.nvml)
     said = [(d, backend.sample(d, {1}), backend.processes(d)) for d in backend.devices()]
     again = nvidia(trace)
     again.nvml = Replay(json.loads(json.dumps({"calls": backend.nvml.calls})))
-    for device, sample, processes in said if "then" not in (FIXTURES / f"{trace}.json").read_text() else []:
+    for device, sample, processes in said:
         assert device in again.devices()
         assert again.sample(device, {1}) == sample
         assert again.processes(device) == processes
@@ -170,5 +180,5 @@ def test_nvml_against_nvidia_smi():
         assert device.memory_total == pytest.approx(float(total), abs=1)
         assert bus.lower().endswith(device.bus)
         assert device.link is None or device.link.endswith(f" x{width}")
-        assert found.memory_used == pytest.approx(float(used), abs=1024)
+        assert found.memory_used == pytest.approx(float(used), abs=64)
         assert found.temperature == pytest.approx(float(temperature), abs=5)

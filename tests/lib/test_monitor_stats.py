@@ -1,13 +1,20 @@
 """monitor.jsonl: what is written is read, whatever a disk did, and what is foreign is refused with a reason."""
 
+import math
 import resource
 import subprocess
 import sys
+import tempfile
 from json import dumps
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from lib import measure
 from lib.config import InputError
+from lib.gputop.recorded import Record, summary
 from lib.monitor import stats
 from lib.monitor.base import Device, Sample
 
@@ -115,3 +122,60 @@ with stats.Writer(sys.argv[1]) as w:
     header, [sample] = stats.read(tmp_path / "m")
     assert [d["vendor"] for d in header["devices"]] == ["cpu", "amd"]
     assert (header["lost"], sample["devices"]) == (1, [{}, {"power": 1}])
+
+
+def test_a_log_on_the_same_full_disk(tmp_path):
+    """What cannot be said either does not end the sampler; and a disk that stays full has a record that ends early."""
+    code = """
+import resource, sys
+from lib.monitor import stats
+from lib.monitor.base import Device, Sample
+with stats.Writer(sys.argv[1]) as w:
+    w.header([Device("cpu", 0)])
+    w.sample(0, "train", [Sample(power=1)])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (w.path.stat().st_size, resource.RLIM_INFINITY))
+    for t in range(1, 9): w.sample(t, "train", [Sample(power=1)])
+    w.sample(9, "end", [Sample(power=1)])
+"""
+    with (tmp_path / "log").open("w") as log:
+        log.write("x" * 5000)  # beyond the limit already
+        log.flush()
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "m")], stderr=log)
+    assert done.returncode == 0
+    header, samples = stats.read(tmp_path / "m")
+    assert len(samples) == 1
+    assert measure.problem({"status": "done"}, header, samples) == "it ends at 0 s, before the run did"
+
+
+def test_what_is_no_number_is_unknown():
+    assert stats.values(Sample(float("nan"), float("inf"), 3.0))[:3] == [None, None, 3]
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = ("t", "phase", "lost", "devices", "appeared", "schema", "fields")
+ROW = st.dictionaries(st.sampled_from(KEYS), JUNK | st.just("train") | st.just([[1]]) | st.just({"vendor": "x"}))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(ROW | JUNK, max_size=6), st.booleans())
+def test_no_file_is_read_with_anything_but_an_input_error(rows, whole):
+    head = {"schema": stats.SCHEMA, "fields": ["power"], "devices": [{"vendor": "cpu", "index": 0}]}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m"
+        path.write_text("\n".join(map(dumps, ([head] if whole else []) + rows)))
+        try:
+            header, samples = stats.read(path)
+            record = Record.of(path)
+        except InputError:
+            return
+        assert all(math.isfinite(v) for s in samples for d in s["devices"] for v in d.values())
+        assert list(summary(record))
+
+
+def test_a_path_that_is_too_long():
+    with pytest.raises(InputError, match="cannot be read: File name too long"):
+        Record.of("x" * 300)

@@ -15,7 +15,7 @@ HEADER = {
     "pid": 1,
     "interval_s": 1.0,
     "started": 0.0,
-    "devices": [{"vendor": "cpu"}],
+    "devices": [{"vendor": "cpu", "index": 0}],
 }
 
 
@@ -97,7 +97,7 @@ def test_memory_is_that_of_the_training_phase(root):
 
 def test_a_gpu_that_reports_the_process_comes_before_the_host(root):
     finish(root, "lenet5_adamw_none")
-    header = HEADER | {"devices": [{"vendor": "cpu"}, {"vendor": "nvidia"}]}
+    header = HEADER | {"devices": [{"vendor": "cpu", "index": 0}, {"vendor": "nvidia", "index": 0}]}
     both = {"t": 1, "phase": "train", "devices": [[500.0], [40.0]]}
     write_lines(root / "lenet5_adamw_none" / "monitor.jsonl", [header, both])
     [r] = results.load(root)
@@ -106,7 +106,9 @@ def test_a_gpu_that_reports_the_process_comes_before_the_host(root):
 
 def test_the_memory_of_several_gpus_is_their_sum(root):
     finish(root, "lenet5_adamw_none")
-    header = HEADER | {"devices": [{"vendor": "nvidia"}, {"vendor": "cpu"}, {"vendor": "nvidia"}]}
+    header = HEADER | {
+        "devices": [{"vendor": "nvidia", "index": 0}, {"vendor": "cpu", "index": 0}, {"vendor": "nvidia", "index": 0}]
+    }
     rows = [{"t": t, "phase": "train", "devices": [[40.0], [500.0], [x]]} for t, x in ((1, 50.0), (2, None), (3, 70.0))]
     write_lines(root / "lenet5_adamw_none" / "monitor.jsonl", [header, *rows])
     [r] = [r for r in results.load(root) if r.id == "lenet5_adamw_none"]
@@ -215,3 +217,12 @@ def test_the_conditions_name_the_processes_of_a_run(root):
     assert "; 2 threads; data" in conditions(results.load(root))
     finish(root, "lenet5_adamw_none", threads=2, devices=4)
     assert "; 2 threads in each of 4 processes; data" in conditions(results.load(root))
+
+
+@pytest.mark.parametrize("text", ['{"sch', '{"schema": 1}\n', "\x89PNG"])
+def test_a_damaged_record_of_a_monitor_costs_no_report(root, text):
+    finish(root, "lenet5_adamw_none")
+    (root / "lenet5_adamw_none" / "monitor.jsonl").write_text(text, encoding="latin-1")
+    written = report.write(results.load(root), graphs=False)
+    assert "lenet5_adamw_none: the monitor's record: " in written.text.read_text()
+    assert "is no record of this version" in written.text.read_text()
