@@ -361,6 +361,12 @@ class Terminal:
             time.sleep(0.1)
         return seen
 
+    def hides(self, word, seconds=15):
+        deadline = time.monotonic() + seconds
+        while word in (seen := self("capture-pane", "-t", "t", "-p")):
+            assert time.monotonic() < deadline, seen
+            time.sleep(0.1)
+
     def __enter__(self):
         return self
 
@@ -390,6 +396,7 @@ def test_in_a_real_terminal(size, setting, tmp_path):
         screen("send-keys", "-t", "t", "?")
         screen.shows("this page")
         screen("send-keys", "-t", "t", "q")
+        screen.hides("this page")
         screen("send-keys", "-t", "t", "C-c" if setting == "NO_COLOR=1" else "q")
         screen.shows("status 0")
 
