@@ -342,7 +342,7 @@ def matrices(draw) -> tuple[str, dict[str, str]]:
     if "adamwprune" in optimizers:
         axes += draw(subset(["base_adam", "base_adamw", "base_adamwadv", "base_adamwspam"]))
         axes += draw(subset(IMPORTANCE)) if "state" in methods else []
-    shares = st.lists(st.floats(1e-9, 1, exclude_max=True), unique=True, min_size=1, max_size=3)
+    shares = st.lists(st.floats(1e-9, 1, exclude_max=True), unique_by=percent, min_size=1, max_size=3)
     symbols = {f"PRUNING_DISTRIBUTION_{draw(st.sampled_from(['GLOBAL', 'GLOBAL', 'UNIFORM', 'ERK']))}": "y"}
     symbols["SEEDS"] = draw(st.integers(1, 3).map(str) | seed_lists)
     if methods != ["none"]:
