@@ -232,7 +232,8 @@ def compiled(f, *example):
 
     for t in example:
         if t is not None and t.ndim:
-            torch._dynamo.mark_dynamic(t, 0, min=SMALL // t[0].numel())
+            row = t[0].numel()  # without a max torch 2.13 and 2.14 fail an assertion of their own
+            torch._dynamo.mark_dynamic(t, 0, min=SMALL // row, max=(MOST - 1) // row)
     from torch._inductor import config
 
     # In this process: a pool of workers for one kernel would stay, with the memory of three interpreters.
