@@ -1,6 +1,6 @@
 """The library, in layers; a lower one never imports a higher one.
 
-L0  config, registry, kconfig, provenance: values, names, where a run came from; the only importer of kconfiglib
+L0  config, registry, kconfig, cache, provenance: values, names, what was measured once, where a run came from
 L1  optim, prune, data, monitor, executor: records of what can be chosen; packages that never import each other
 L2  spec, matrix, overrides, cli, hyper, batching, resolve, rundir, checkpoint, launch, peak, ledger: from
     a configuration to runs and their files

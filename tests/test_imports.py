@@ -15,7 +15,7 @@ from lib.rundir import ROOT
 # Rooms of lib by layer; a module imports from its own layer and from those before it.
 LAYERS = [
     {"registry", "config"},
-    {"kconfig", "provenance", "optim", "prune", "data", "monitor", "executor"},
+    {"kconfig", "cache", "provenance", "optim", "prune", "data", "monitor", "executor"},
     {
         "spec",
         "matrix",
