@@ -20,8 +20,8 @@ def cache_folder() -> Path:
     """ADAMWPRUNE_CACHE, else XDG_CACHE_HOME/adamwprune, else ~/.cache/adamwprune (the XDG base directory rules)."""
     if given := os.environ.get(OVERRIDE):
         return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / "adamwprune"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "adamwprune"
 
 
 def read_cache(kind: str, key: Mapping) -> dict | None:
