@@ -35,7 +35,7 @@ def audit(results: Results, task: Callable, say: Callable[[str], None] = print) 
     states, skipped = [], [{"run": r.id, "reason": r.status} for r in results if r.status != "done"]
     for r in results.done:
         try:
-            model = task(r.model).model(r.dataset, read_recipe(results.config, r.model))
+            model = task(r.model).model(r.dataset, read_recipe(results.config, r.model, r.dataset))
             states.append(one(r, model, sparsities))
         except Unaudited as why:
             skipped.append({"run": r.id, "reason": str(why)})

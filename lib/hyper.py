@@ -13,7 +13,7 @@ class Recipe:
 
     epochs: int = number(10, low=1)
     recipe_epochs: int = number(0, low=0)
-    batch_size: int = number(512, low=1)
+    batch_size: int = number(0, low=0)
     eval_batch_size: int = number(2048, low=1)
     sgd_lr: float = number(0.05, above=0)
     sgd_weight_decay: float = number(0.0005, low=0)
@@ -73,9 +73,11 @@ class Length:
         return math.ceil(self.steps / self.steps_per_epoch)
 
 
-def read_recipe(config: Config, model: str) -> Recipe:
-    """Raises InputError where several devices cannot share its batch equally, and nothing may round it."""
+def read_recipe(config: Config, model: str, dataset: str) -> Recipe:
+    """The recipe of a model on a data set, its batch size settled. Raises InputError where several devices cannot
+    share the batch equally, and nothing may round it."""
     recipe, training = config.read(Recipe, prefix=f"{model}_"), config.read(Training)
+    recipe = dataclasses.replace(recipe, batch_size=recipe.batch_size or own_batch(config, model, dataset))
     devices = training.ddp_num_gpus
     if recipe.batch_size < devices or (recipe.batch_size % devices and not training.hyper_param_auto):
         raise InputError(
@@ -83,6 +85,12 @@ def read_recipe(config: Config, model: str) -> Recipe:
             f"a multiple of {devices}, or let HYPER_PARAM_AUTO round it down"
         )
     return recipe
+
+
+def own_batch(config: Config, model: str, dataset: str) -> int:
+    """What BATCH_SIZE=0 is: the batch size of this data set (`<MODEL>_BATCH_<DATASET>`), else the model's."""
+    usual = f"{model}_BATCH".upper()
+    return int(config.get(f"{usual}_{dataset.upper()}") or config[usual])
 
 
 def length(recipe: Recipe, max_iters: int, train_samples: int) -> Length:

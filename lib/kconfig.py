@@ -18,6 +18,7 @@ from lib.registry import unknown
 
 BOOL = kconfiglib.BOOL
 CONFIG, PRESETS, DEFAULT = ROOT / ".config", ROOT / "defconfigs", "quickstart"
+MISSING = "missing:"  # how a comment begins that is shown while nothing of what it stands before is set
 KINDS = {kconfiglib.BOOL: "bool", kconfiglib.INT: "int", kconfiglib.STRING: "string"}
 # Published as one comma list; it becomes the bools on reading and is never written.
 BASE_LIST = "ADAMWPRUNE_BASE_OPTIMIZER_NAME"
@@ -30,7 +31,22 @@ def tree() -> kconfiglib.Kconfig:
     os.environ["srctree"], os.environ["CONFIG_"] = str(ROOT), "CONFIG_"
     kconf = kconfiglib.Kconfig("Kconfig", warn_to_stderr=False)
     kconf.warn = False
+    for node in kconf.comments:
+        if node.prompt[0].startswith(MISSING):
+            _show_while_unset(node)
     return kconf
+
+
+def _show_while_unset(comment: kconfiglib.MenuNode) -> None:
+    """Have a comment appear only while none of the bools after it is set (those of the menu after it, if it is one):
+    Kconfig would have them all listed in a `depends on`, where a newcomer would be forgotten."""
+    text, shown = comment.prompt
+    node = comment.next
+    node = node.list if node and node.item == kconfiglib.MENU else node
+    while node and getattr(node.item, "orig_type", None) == kconfiglib.BOOL and node.prompt:
+        shown = (kconfiglib.AND, shown, (kconfiglib.NOT, node.item))
+        node = node.next
+    comment.prompt = (text, shown)
 
 
 def load(path: str | Path) -> Config:
@@ -130,6 +146,18 @@ def prompt(name: str) -> str | None:
     """The prompt of a symbol, which is also the help of its command-line flag; None if Kconfig has no such symbol."""
     sym = tree().syms.get(name)
     return next((node.prompt[0] for node in sym.nodes if node.prompt), None) if sym else None
+
+
+def choice_prompt(head: str) -> str:
+    """The prompt of the choice whose members' names begin with `head`."""
+    choices = (c for c in tree().unique_choices if c.syms[0].name.startswith(head))
+    return next((node.prompt[0] for c in choices for node in c.nodes if node.prompt), "")
+
+
+def default_text(name: str) -> str:
+    """What a symbol is by default where nothing that its default depends on is set."""
+    found = [value for value, condition, *_ in tree().syms[name].orig_defaults if condition is tree().y]
+    return found[-1].name if found else "n" if tree().syms[name].orig_type == BOOL else ""
 
 
 def menuconfig(kconf_path: str | Path) -> None:

@@ -122,7 +122,7 @@ def same_schedule(group: Results) -> Iterator[str]:
     from lib.optim.base import OPTIMIZERS
 
     for r in group.runs[:1]:
-        recipe = read_recipe(group.config, r.model)
+        recipe = read_recipe(group.config, r.model, r.dataset)
         replaced = OPTIMIZERS["adamwadv"].replaces("")
         same = all(getattr(recipe, k) == v for k, v in replaced.items())
         if same and any("adamwadv" in (x.optimizer, x.adamwprune_base) for x in group):

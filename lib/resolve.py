@@ -64,13 +64,15 @@ def pinned(config: Config, spec: RunSpec) -> Config:
         pays = trains_on_gpu(config) and find_spec("triton") and lengths(config, spec).steps >= STEPS_FROM
         config = choose(config, "COMPILE", "yes" if pays else "no")
     config = choose(config, "SHARDING", sharding(config, spec))
+    batch = hyper.read_recipe(config, spec.model, spec.dataset).batch_size
+    config = config.replace({f"{spec.model.upper()}_BATCH_SIZE": str(batch)})
     return kconfig.normalise(pin(config, spec))
 
 
 def lengths(config: Config, spec: RunSpec) -> hyper.Length:
     training = config.read(hyper.Training)
     samples = DATASETS[spec.dataset].train_samples(training.full_train)
-    return hyper.length(hyper.read_recipe(config, spec.model), training.max_iters, samples)
+    return hyper.length(hyper.read_recipe(config, spec.model, spec.dataset), training.max_iters, samples)
 
 
 def check_compiler(config: Config) -> None:

@@ -48,7 +48,7 @@ def check(config: Config) -> Plan:
     for options in (hyper.Training, MonitorOptions, ExecutorOptions):
         config.read(options)
     for spec in plan.specs:
-        hyper.warmup_steps(spec.model, hyper.read_recipe(config, spec.model), lengths(config, spec))
+        hyper.warmup_steps(spec.model, hyper.read_recipe(config, spec.model, spec.dataset), lengths(config, spec))
         for name in filter(None, (spec.optimizer, spec.adamwprune_base)):
             for options in OPTIMIZERS[name].options:
                 config.read(options)
@@ -107,7 +107,7 @@ def estimate(config: Config, plan: Plan) -> str:
     known, seconds, guessed = recorded_costs(), 0.0, False
     threads = config.read(hyper.Training).num_threads or provenance.cores()
     for spec in plan.specs:
-        length, recipe = lengths(config, spec), hyper.read_recipe(config, spec.model)
+        length, recipe = lengths(config, spec), hyper.read_recipe(config, spec.model, spec.dataset)
         cost = known.get((spec.model, spec.dataset, recipe.batch_size, threads))
         if cost is None:
             guessed = True

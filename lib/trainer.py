@@ -47,7 +47,7 @@ class Trainer:
         self.task, self.spec, self.config, self.rundir, self.monitor = task, spec, config, rundir, monitor
         self.training = config.read(hyper.Training)
         self.world = world = world or join(self.training)
-        self.recipe = hyper.read_recipe(config, spec.model)
+        self.recipe = hyper.read_recipe(config, spec.model, spec.dataset)
         torch.set_num_threads(max(1, (self.training.num_threads or provenance.cores()) // world.size))
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
         self.device, self.threads, self.provenance = world.device, torch.get_num_threads(), PROVENANCE

@@ -116,3 +116,35 @@ def test_newcomers_of_every_kind_run_in_a_matrix_and_have_flags(extended):
     assert (out / "graphs" / "count.png").stat().st_size > 1000
     text = extended.script("lenet5/train.py", "--help").stdout
     assert all(word in text for word in ("--signsgd-scale", "farthest", "weakest", "noise"))
+
+
+BATCHES = """
+import sys
+sys.path.insert(0, ".")
+from lib import kconfig, resolve
+from lib.matrix import expand
+config = resolve.resolve(kconfig.load(".config"))
+for spec in expand(config):
+    pinned = resolve.pinned(config, spec)
+    again = kconfig.apply(None, [(n, v, "t") for n, v in pinned.items() if kconfig.prompt(n)])
+    assert (dict(again), expand(again)) == (dict(pinned), [spec])
+    print(spec.dataset, pinned["LENET5_BATCH_SIZE"], resolve.lengths(pinned, spec).steps)
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ("", ["mnist 512 1070", "digits 64 180", "noise 512 10"]),
+        ("CONFIG_LENET5_BATCH_SIZE=0\n", ["mnist 512 1070", "digits 64 180", "noise 512 10"]),
+        ("CONFIG_LENET5_BATCH_SIZE=512\n", ["mnist 512 1070", "digits 512 20", "noise 512 10"]),
+    ],
+)
+def test_each_data_set_of_a_matrix_has_its_own_batch(extended, lines, found):
+    """A newcomer's is the model's, beside whichever others; one that is set is everybody's."""
+    axes = "MODEL_LENET5 LENET5_DATASET_MNIST LENET5_DATASET_DIGITS LENET5_DATASET_NOISE OPTIMIZER_ADAMW"
+    on = "".join(f"CONFIG_{name}=y\n" for name in [*axes.split(), "PRUNING_METHOD_NONE"])
+    extended.config.write_text(on + lines)
+    done = extended.script("-c", BATCHES)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == found

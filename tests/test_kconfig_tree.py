@@ -169,7 +169,8 @@ def test_no_symbol_that_nobody_reads(tree):
     read |= {s.name for m in MODELS for s in members(tree, f"{m.upper()}_DATASET")}
     read |= {s.name for s in members(tree, "GRAPH")}  # lib/figure
     read |= {"TARGET_SPARSITY"}  # lib/matrix.py
-    read |= {f"{m.upper()}_{fact}" for m in MODELS for fact in ("MFLOP", "PARAMETERS", "SPREADS")}  # lib/runner.py
+    facts = ["MFLOP", "PARAMETERS", "PRUNABLE", "SPREADS", "BATCH", *(f"BATCH_{d.upper()}" for d in DATASETS)]
+    read |= {f"{m.upper()}_{fact}" for m in MODELS for fact in facts}  # lib/estimate.py, lib/resolve.py, lib/hyper.py
     assert {s.name for s in tree.unique_defined_syms} - read == set()
 
 

@@ -72,15 +72,24 @@ def test_learning_rate_rises_then_falls(total, share, final):
 
 
 def test_read_recipe_takes_the_models_own_symbols():
-    found = hyper.read_recipe(Config({"LENET5_EPOCHS": "7", "RESNET18_EPOCHS": "8", "EPOCHS": "9"}, {}), "lenet5")
-    assert found == Recipe(epochs=7)
+    values = {"LENET5_EPOCHS": "7", "RESNET18_EPOCHS": "8", "EPOCHS": "9", "LENET5_BATCH": "512"}
+    assert hyper.read_recipe(Config(values, {}), "lenet5", "mnist") == Recipe(epochs=7, batch_size=512)
+
+
+@pytest.mark.parametrize(("asked", "batches"), [("0", (512, 64, 512)), ("512", (512,) * 3), ("7", (7,) * 3)])
+def test_a_data_set_has_a_batch_of_its_own_unless_one_is_set(asked, batches):
+    """Whatever other data sets the matrix has; a newcomer has the model's."""
+    values = {"LENET5_BATCH_SIZE": asked, "LENET5_BATCH": "512", "LENET5_BATCH_DIGITS": "64"}
+    sets = ("mnist", "digits", "newcomer")
+    assert tuple(hyper.read_recipe(Config(values, {}), "lenet5", d).batch_size for d in sets) == batches
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("EPOCHS", "0"), ("BATCH_SIZE", "0"), ("ADAM_LR", "0"), ("SGD_LR", "-1"), ("ADAM_BETA1", "1"), ("LR_FINAL", "1.1")]
-    + [("ADAM_WEIGHT_DECAY", "-0.1"), ("LABEL_SMOOTHING", "1"), ("CLIP_NORM", "nan"), ("ADAM_LR", "inf")],
-)  # fmt: skip
+    [("EPOCHS", "0"), ("BATCH_SIZE", "-1"), ("ADAM_LR", "0"), ("SGD_LR", "-1"), ("ADAM_BETA1", "1")]
+    + [("LR_FINAL", "1.1"), ("ADAM_WEIGHT_DECAY", "-0.1"), ("LABEL_SMOOTHING", "1"), ("CLIP_NORM", "nan")]
+    + [("ADAM_LR", "inf")],
+)
 def test_bounds_of_the_recipe(name, value):
     with pytest.raises(InputError, match=f"CONFIG_LENET5_{name}={value!r}: give a finite number"):
-        hyper.read_recipe(Config({f"LENET5_{name}": value}, {}), "lenet5")
+        hyper.read_recipe(Config({f"LENET5_{name}": value}, {}), "lenet5", "mnist")

@@ -171,14 +171,21 @@ def test_normalise_leaves_out_what_is_off(lenet5):
 
 def test_tidy_names_each_line_that_it_drops(tmp_path):
     path = tmp_path / "config"
-    lines = ["MODEL_LENET5=y", "LENET5_EPOCHS=7", "GONE=1", "SPAM_THETA=50", "LENET5_BATCH_SIZE=0", "FULL_TRAIN=maybe"]
+    lines = [
+        "MODEL_LENET5=y",
+        "LENET5_EPOCHS=7",
+        "GONE=1",
+        "SPAM_THETA=50",
+        "LENET5_MICRO_BATCH=-1",
+        "FULL_TRAIN=maybe",
+    ]
     path.write_text("".join(f"CONFIG_{line}\n" for line in lines))
     config, dropped = kconfig.tidy(path)
     assert config["LENET5_EPOCHS"] == "7"
     assert [re.match(r".*:(\d): CONFIG_(\w+)", d).groups() for d in dropped] == [
         ("3", "GONE"),
         ("4", "SPAM_THETA"),
-        ("5", "LENET5_BATCH_SIZE"),
+        ("5", "LENET5_MICRO_BATCH"),
         ("6", "FULL_TRAIN"),
     ]
     config.write(path)

@@ -157,7 +157,7 @@ def test_overrides_are_recorded_in_each_runs_config(quickstart, tmp_path):
     assert len(runs) == 22
     for run in runs:
         config = Config.load(run / "config")
-        assert hyper.read_recipe(config, "lenet5").epochs == 3
+        assert hyper.read_recipe(config, "lenet5", "digits").epochs == 3
         assert (config["LENET5_RECIPE_EPOCHS"], config["LENET5_ADAM_LR"]) == ("20", "0.01")
         assert expand(config) == [RunDir(run).spec()]
         assert expand(kconfig.load(run / "config")) == [RunDir(run).spec()]
