@@ -8,13 +8,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lib  # noqa: E402
 
 try:
-    from lenet5.model import LeNet5
     from lib.main import main
-    from lib.task import Classification
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
 
-TASK = Classification("lenet5", LeNet5)
+
+def make_task():
+    """What this model brings to the training loop. Imports torch, which takes seconds: flags are read before."""
+    from lenet5.model import LeNet5
+    from lib.task import Classification
+
+    return Classification("lenet5", LeNet5)
+
 
 if __name__ == "__main__":
-    sys.exit(main(TASK))
+    sys.exit(main("lenet5", make_task))

@@ -7,17 +7,25 @@ refused with the reason, as it is in a `.config`. The help text of a flag is its
 
 import argparse
 import dataclasses
+import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from lib import kconfig
-from lib.config import Config, InputError
-from lib.hyper import Recipe, Training
+from lib.config import Config, InputError, Steps
+from lib.hyper import Recipe, Training, own_batch
 from lib.monitor.client import MonitorOptions
-from lib.optim.base import OPTIMIZERS
+from lib.optim.adamwprune import DEFAULT_BASE
+from lib.optim.base import OPTIMIZERS, AdamOptions, UpdateOptions
 from lib.prune.base import PruningOptions
+from lib.prune.state import DEFAULT_VARIANT
 from lib.registry import unknown
 
 AXES = ("dataset", "optimizer", "pruning_method", "adamwprune_variant", "adamwprune_base")
+DEFAULTS = {"adamwprune_variant": DEFAULT_VARIANT, "adamwprune_base": DEFAULT_BASE}  # of the axes that may be empty
+# What a flag takes, by the type of its setting; everything else is text.
+KINDS = {bool: "y|n", bool | None: "y|n", int: "N", float: "X", float | None: "X", Steps: "STEPS|%"}
+NEAR = 4  # names that an error offers
 
 
 @dataclass(frozen=True)
@@ -38,29 +46,74 @@ def settings(model: str) -> dict[str, tuple[type, str]]:
     return found
 
 
-def parser(model: str) -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """argparse, with what it does not take as an InputError of two lines: its own usage of 90 flags hides them."""
+
+    def error(self, message: str):
+        raise InputError(f"{message}\n{self.hint}")
+
+    @property
+    def hint(self) -> str:
+        return f"`python {self.prog} --help` lists every flag with its default"
+
+    def known_flags(self) -> dict[str, str]:
+        """Flag -> its help text, in order."""
+        return {a.option_strings[-1]: a.help or "" for a in self._actions if a.option_strings}
+
+    def unknown_flag(self, word: str) -> InputError:
+        """The error for a flag that there is not: near names first, then flags whose help has all of its words."""
+        name = word.partition("=")[0]
+        if not name.startswith("--"):
+            return InputError(f"{word!r} is no flag: every setting is given as --name value\n{self.hint}")
+        flags, words = self.known_flags(), name.strip("-").split("-")
+        said = [
+            f for f, text in flags.items() if all(re.search(rf"\b{re.escape(w)}", f"{f} {text}", re.I) for w in words)
+        ]
+        names = [*get_close_matches(name, list(flags), n=3, cutoff=0.75), *said]
+        names = list(dict.fromkeys(names or get_close_matches(name, list(flags), n=3, cutoff=0.5)))[:NEAR]
+        mean = f"; did you mean {' or '.join(names)}?" if names else ""
+        return InputError(f"unknown flag {name}{mean}\n{self.hint}")
+
+
+def parser(model: str) -> Parser:
+    p = Parser(
         prog=f"{model}/train.py",
+        usage=f"python {model}/train.py [--dataset NAME] [--optimizer NAME] [--epochs N]\n"
+        f"       [--pruning-method NAME --target-sparsity SHARE] [any flag below]",
         description=f"Train one {model} run. Without flags: adamw, no pruning, the model's recipe. Results go to a "
-        f"test_matrix_results_* directory in the repository.",
+        f"test_matrix_results_* directory in the repository. In brackets: what holds where a flag is not given.",
         allow_abbrev=False,
     )
     p.add_argument("--config", metavar="FILE", help="a .config of one run; other flags are then not allowed")
     p.add_argument("--run", metavar="DIR", help="a prepared run directory; other flags are then not allowed")
     cell = p.add_argument_group("the run")
+    flagless = from_flags(model, {})
     for axis in AXES:
         head = f"{model.upper()}_DATASET" if axis == "dataset" else axis.upper()
-        cell.add_argument(flag(axis), metavar="NAME", help=" | ".join(members(head)))
+        taken = flagless.on(head) or [a for a in (DEFAULTS.get(axis),) if a]
+        cell.add_argument(flag(axis), metavar="NAME", help=f"{' | '.join(members(head))} [{', '.join(taken)}]")
     cell.add_argument("--target-sparsity", metavar="SHARE", help="share of the prunable weights: above 0, below 1")
-    cell.add_argument("--seed", metavar="N", help="seed of every random choice (default 0)")
-    groups: dict[type, argparse._ArgumentGroup] = {}
+    cell.add_argument("--seed", metavar="N", help="seed of every random choice [0]")
+    groups: dict[str, argparse._ArgumentGroup] = {}
     for name, (cls, prefix) in settings(model).items():
-        if cls not in groups:
-            groups[cls] = p.add_argument_group(cls.__name__.removesuffix("Options").lower())
+        heading = title(model, cls)
+        if heading not in groups:
+            groups[heading] = p.add_argument_group(heading)
         field = next(f for f in dataclasses.fields(cls) if f.name == name)
-        kind = "y|n" if field.type is bool else "VALUE"
-        groups[cls].add_argument(flag(name), metavar=kind, help=described(field, f"{prefix}{name}".upper()))
+        metavar = "NAME" if field.metadata.get("choice") else KINDS.get(field.type, "TEXT")
+        symbol = f"{prefix}{name}".upper()
+        groups[heading].add_argument(flag(name), metavar=metavar, help=described(model, field, symbol, flagless))
     return p
+
+
+def title(model: str, cls: type) -> str:
+    """The heading of a group of flags."""
+    if cls is Recipe:
+        return f"recipe of {model}"
+    if cls in (AdamOptions, UpdateOptions):
+        return "Adam family"
+    owner = cls.__name__.removesuffix("Options").lower()
+    return f"{owner} alone" if owner in OPTIMIZERS else owner
 
 
 def known(symbol: str) -> bool:
@@ -68,11 +121,18 @@ def known(symbol: str) -> bool:
     return symbol in kconfig.tree().syms or bool(members(symbol))
 
 
-def described(field: dataclasses.Field, symbol: str) -> str:
-    """The members of a choice, or the prompt in Kconfig; and the default."""
-    text = " | ".join(members(symbol)) if field.metadata.get("choice") else kconfig.prompt(symbol) or ""
-    default = {True: "y", False: "n", None: ""}.get(field.default, field.default)
-    return (f"{text} [{default}]" if str(default) else text).replace("%", "%%")
+def described(model: str, field: dataclasses.Field, symbol: str, flagless: Config) -> str:
+    """The prompt in Kconfig, with the members of a choice; and the value without the flag."""
+    if field.metadata.get("choice"):
+        text = f"{kconfig.choice_prompt(symbol + '_')}: {' | '.join(members(symbol))}"
+        value = (flagless.on(symbol) or [field.default])[0]
+    else:
+        text, value = kconfig.prompt(symbol) or "", flagless.get(symbol, kconfig.default_text(symbol))
+    if field.name == "batch_size" and value == "0":
+        own = {d: own_batch(flagless, model, d) for d in members(f"{model.upper()}_DATASET")}
+        usual, *others = dict.fromkeys(own.values())
+        value = ", ".join([str(usual), *(f"{n} on {' and '.join(d for d in own if own[d] == n)}" for n in others)])
+    return (f"{text} [{value}]" if value else text).replace("%", "%%")
 
 
 def flag(name: str) -> str:
@@ -87,8 +147,12 @@ def members(axis: str) -> list[str]:
 
 
 def parse(model: str, argv: list[str]) -> Request:
-    """Raises InputError for flags that do not fit together; argparse itself exits with 2."""
-    given = {k: v for k, v in vars(parser(model).parse_args(argv)).items() if v is not None}
+    """Raises InputError for flags that there are not, or that do not fit together; --help prints, and exits."""
+    flags = parser(model)
+    found, rest = flags.parse_known_args(argv)
+    if rest:
+        raise flags.unknown_flag(next((w for w in rest if w.startswith("--")), rest[0]))
+    given = {k: v for k, v in vars(found).items() if v is not None}
     for alone in ("run", "config"):
         if alone in given and len(given) > 1:
             others = ", ".join(flag(k) for k in given if k != alone)

@@ -4,18 +4,24 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 
-from lib import cli, launch, report, results, rundir
+from lib import cli, launch, missing, report, results, rundir
 from lib.config import Config, InputError
 from lib.matrix import expand
 from lib.spec import RunSpec
 
 
-def main(task, argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the run failed or diverged, 2 bad input, 130 interrupted."""
+def main(model: str, make_task: Callable, argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 the run failed or diverged, 2 bad input, 130 interrupted. The task is made, and torch
+    imported, only when the flags are known to be right."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        request = cli.parse(task.name, sys.argv[1:] if argv is None else argv)
+        request = cli.parse(model, sys.argv[1:] if argv is None else argv)
+        try:
+            task = make_task()
+        except ModuleNotFoundError as e:
+            return missing(e)
         if request.run:
             run = rundir.RunDir(request.run)
             config = Config.load(run.config)

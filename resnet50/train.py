@@ -9,12 +9,17 @@ import lib  # noqa: E402
 
 try:
     from lib.main import main
-    from lib.task import Classification
-    from resnet50.model import network
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
 
-TASK = Classification("resnet50", network, channels=3)
+
+def make_task():
+    """What this model brings to the training loop. Imports torch, which takes seconds: flags are read before."""
+    from lib.task import Classification
+    from resnet50.model import network
+
+    return Classification("resnet50", network, channels=3)
+
 
 if __name__ == "__main__":
-    sys.exit(main(TASK))
+    sys.exit(main("resnet50", make_task))

@@ -22,7 +22,7 @@ except ModuleNotFoundError as e:
 
 @cache
 def task(model: str):
-    return importlib.import_module(f"{model}.train").TASK
+    return importlib.import_module(f"{model}.train").make_task()
 
 
 def main() -> int:

@@ -116,7 +116,7 @@ def made(images: np.ndarray, labels: np.ndarray, pad: int) -> Images:
 
 def classifier(model: str, folder: Path, n: int, steps: int, batch: int, lines: dict, transform) -> dict:
     """Seconds of `steps` steps of ours and of the reference, in turns."""
-    task = importlib.import_module(f"{model}.train").TASK
+    task = importlib.import_module(f"{model}.train").make_task()
     side, channels = (28, 1) if task.channels == 1 else (32, 3)
     images, labels = pictures((steps + AHEAD) * batch, channels, side)
     run = trainer(MadeImages(task, made(images, labels, (32 - side) // 2)), folder, lines)
@@ -179,7 +179,7 @@ def gpt2(n: int, folder: Path) -> Iterator[dict]:
         "MAX_ITERS": "10000",
     }
     drawn = np.random.default_rng(0).integers(0, 50257, 1 << 20, dtype=np.uint16)
-    run = trainer(MadeText(task.TASK, drawn) if GPU else task.TASK, folder, lines)
+    run = trainer(MadeText(task, drawn) if GPU else task, folder, lines)
     shape, vocabulary = sizes.SIZES[size], run.model.transformer["wte"].weight.shape[0]
     plain = reference.GPT(shape.layers, shape.heads, shape.width, vocabulary, run.recipe.block)
     stream = run.data.train.stream.cpu().numpy().astype(np.uint16)

@@ -83,7 +83,9 @@ def slowdown(n: int, folder: Path) -> Iterator[dict]:
     """Steps of the trainer's own loop, with a sampler at 1 Hz beside it and without."""
     images, labels = pictures(6400, 1, 28)
     lines = {"MODEL_LENET5": "y", "LENET5_DATASET_MNIST": "y", "OPTIMIZER_ADAMW": "y"}
-    run = trainer(MadeImages(importlib.import_module("lenet5.train").TASK, made(images, labels, 2)), folder, lines)
+    run = trainer(
+        MadeImages(importlib.import_module("lenet5.train").make_task(), made(images, labels, 2)), folder, lines
+    )
     advance(run, 20)
     begun = time.perf_counter()
     advance(run, 20)

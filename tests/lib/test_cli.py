@@ -2,18 +2,20 @@
 
 import dataclasses
 import json
-import re
 import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from lib import cli, kconfig, main
 from lib.config import Config
+from lib.hyper import read_recipe
 from lib.matrix import expand
-from lib.rundir import OWN
+from lib.rundir import OWN, ROOT
 
-TASK = SimpleNamespace(name="lenet5")  # what is refused is refused before a task is asked for anything
+MODELS = sorted(p.parent.name for p in ROOT.glob("*/train.py"))
 RUN_FILES = {"config", "spec.json", "metrics.jsonl", "monitor.jsonl", "checkpoint-last.pt", "checkpoint-best.pt"}
 RUN_FILES |= {"summary.json"}
 
@@ -24,6 +26,11 @@ def signals():
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
+
+
+def no_task():
+    """The task of a run whose settings are right alone; what is refused is refused before."""
+    return SimpleNamespace(name="lenet5")
 
 
 def config(text: str):
@@ -40,7 +47,7 @@ def test_flags_name_the_run():
     [spec] = expand(found)
     assert spec.id == "lenet5_adamwprune_bitter7_state_70"
     assert (spec.dataset, spec.adamwprune_base, spec.seed) == ("digits", "adamw", 5)
-    assert found["LENET5_BATCH_SIZE"] == "64"  # digits' own, as in a .config
+    assert read_recipe(found, "lenet5", "digits").batch_size == 64  # digits' own, as in a .config
 
 
 @pytest.mark.parametrize(
@@ -107,26 +114,39 @@ def test_what_is_refused(capsys, monkeypatch, tmp_path, flags, says):
     monkeypatch.chdir(tmp_path)
     # Should it not be refused, the results at least go nowhere near the checkout.
     elsewhere = [] if "--run" in flags or "--config" in flags else ["--results", str(tmp_path / "results")]
-    assert main.main(TASK, [*flags.split(), *elsewhere]) == 2
+    assert main.main("lenet5", no_task, [*flags.split(), *elsewhere]) == 2
     captured = capsys.readouterr()
     assert says in captured.err
     assert captured.err.startswith("error: ")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("flags", ["--epoch 3", "--optim sgd", "extra", "--epochs"])
-def test_flags_that_are_none(capsys, flags):
-    """Abbreviations too: --epoch would set another thing the day a longer flag appears."""
-    with pytest.raises(SystemExit) as e:
-        main.main(TASK, flags.split())
-    assert e.value.code == 2
-    assert "error: " in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--epoch 3", "unknown flag --epoch; did you mean --epochs"),  # an abbreviation could change its meaning
+        ("--optim=sgd", "unknown flag --optim; did you mean --optimizer"),
+        ("--lr 0.1", "unknown flag --lr; did you mean --sgd-lr or --adam-lr"),
+        ("--learning-rate 0.1", "unknown flag --learning-rate; did you mean --sgd-lr or --adam-lr or "),
+        ("--zzzz", "unknown flag --zzzz"),
+        ("--seed 3 extra", "'extra' is no flag: every setting is given as --name value"),
+        ("--epochs", "argument --epochs: expected one argument"),
+    ],
+)
+def test_flags_that_are_none(capsys, flags, says):
+    """Near names first, in two lines: the usage of 90 flags would hide them."""
+    assert main.main("lenet5", no_task, flags.split()) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"error: {says}")
+    assert lines[1] == "`python lenet5/train.py --help` lists every flag with its default"
 
 
 def test_a_config_of_another_model_or_of_several_runs(capsys, tmp_path, quickstart):
     quickstart.write(tmp_path / "config")
-    for task, says in [(TASK, "a matrix of 11"), (SimpleNamespace(name="resnet18"), "trains one resnet18 run")]:
-        assert main.main(task, ["--config", str(tmp_path / "config")]) == 2
+    for model, says in [("lenet5", "a matrix of 11"), ("resnet18", "trains one resnet18 run")]:
+        task = SimpleNamespace(name=model)
+        assert main.main(model, lambda task=task: task, ["--config", str(tmp_path / "config")]) == 2
         assert says in capsys.readouterr().err
 
 
@@ -211,7 +231,63 @@ def test_the_status_of_a_run_is_the_exit_status(monkeypatch, tmp_path, status, c
     assert one(None, RunDir(tmp_path), Config({}, {}), None) == code
 
 
-def test_help_says_defaults():
-    text = cli.parser("lenet5").format_help()
-    assert re.search(r"--adam-lr VALUE\s+Learning rate of the Adam family \[0.003\]", text)
-    assert re.search(r"cubic \| linear \| cubic_late \| one_shot\s+\[cubic\]", text)
+@pytest.mark.parametrize(
+    ("model", "lines"),
+    [
+        ("lenet5", ["--epochs N Epochs [10]", "[512, 64 on digits]", "Learning rate of the Adam family [0.003]"]),
+        ("resnet18", ["--epochs N Epochs [100]", "[128, 64 on digits]", "Learning rate of the Adam family [0.001]"]),
+        ("resnet50", ["--epochs N Epochs [200]", "own) [128] ", "--eval-batch-size N Batch size for evaluation "]),
+        ("gpt2", ["--epochs N Epochs, of EVAL_INTERVAL steps each [40]", "own) [1024] ", "Adam family [0.0006]"]),
+    ],
+)
+def test_help_says_the_models_own_defaults(model, lines):
+    text = " ".join(cli.parser(model).format_help().split())
+    for line in lines:
+        assert line in text
+    assert "cubic | linear | cubic_late | one_shot [cubic]" in text
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_default_in_the_help_is_what_holds_without_flags(model):
+    """And y and n stand for bools alone: 0 == False."""
+    actions = {a.option_strings[-1]: a for a in cli.parser(model)._actions}
+    flagless = cli.parse(model, []).config
+    for name, (cls, prefix) in cli.settings(model).items():
+        action, symbol = actions[cli.flag(name)], (prefix + name).upper()
+        field = next(f for f in dataclasses.fields(cls) if f.name == name)
+        if symbol in flagless and name != "batch_size":
+            value = flagless[symbol]
+            assert action.help.replace("%%", "%").endswith(f" [{value}]" if value else kconfig.prompt(symbol))
+        assert (action.metavar == "y|n") == (field.type in (bool, bool | None))
+        if action.help.endswith((" [y]", " [n]")):
+            assert field.type is bool
+
+
+HELP = """
+import io, runpy, sys, time
+from contextlib import redirect_stdout
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "numpy", "matplotlib", "scipy"):
+            raise ImportError(f"{name} was imported")
+
+sys.meta_path.insert(0, Block())
+for model in sys.argv[1:]:
+    sys.argv, text = [f"{model}/train.py", "--help"], io.StringIO()
+    try:
+        with redirect_stdout(text):
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as e:
+        assert not e.code, e.code
+    assert f"recipe of {model}" in text.getvalue()
+    print(model, f"{time.process_time():.2f} s")
+"""
+
+
+def test_help_needs_no_torch_and_less_than_a_second():
+    """Of the processor, in one process for all models: what another process does must not count."""
+    done = subprocess.run([sys.executable, "-c", HELP, *MODELS], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == MODELS
+    assert float(done.stdout.split()[1]) < 1, done.stdout

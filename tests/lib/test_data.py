@@ -199,7 +199,7 @@ def test_a_record_is_frozen():
 def test_a_label_that_is_no_class(split, label, monkeypatch, tmp_path):
     import torch
 
-    from lenet5.train import TASK
+    from lenet5.train import make_task
     from lib.hyper import Recipe
 
     record = DATASETS["digits"]
@@ -209,4 +209,4 @@ def test_a_label_that_is_no_class(split, label, monkeypatch, tmp_path):
     monkeypatch.setitem(DATASETS._records, "digits", dataclasses.replace(record, load=lambda folder: bad))
     message = f"digits, {split}: the label {label} is out of range, for there are 10 classes .0 to 9."
     with pytest.raises(InputError, match=message):
-        TASK.load("digits", Recipe(), tmp_path, torch.device("cpu"), False)
+        make_task().load("digits", Recipe(), tmp_path, torch.device("cpu"), False)

@@ -250,12 +250,12 @@ def test_processes_on_several_nodes(monkeypatch):
 
 
 def test_torchrun_with_settings_is_sent_to_what_makes_a_directory(monkeypatch, tmp_path, capsys):
-    from lenet5.train import TASK
+    from lenet5.train import make_task
     from lib.main import main
 
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     flags = "--dataset digits --optimizer adamw --pruning-method none --ddp-num-gpus 2 --results".split()
-    assert main(TASK, [*flags, str(tmp_path / "r")]) == 2
+    assert main("lenet5", make_task, [*flags, str(tmp_path / "r")]) == 2
     assert "give --ddp-num-gpus N to train.py" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
 

@@ -5,9 +5,8 @@ import os
 
 import pytest
 import torch
-from train_kit import Like, Run, prepare, run
+from train_kit import TASK, Like, Run, prepare, run
 
-from lenet5.train import TASK
 from lib import hyper
 from lib.config import InputError
 from lib.hyper import Recipe

@@ -4,13 +4,14 @@ import json
 
 import torch
 
-from lenet5.train import TASK
+from lenet5.train import make_task
 from lib import kconfig
 from lib.config import Config
 from lib.matrix import pin, plan
 from lib.rundir import RunDir
 from lib.trainer import train
 
+TASK = make_task()
 # Quantities that are measured, not computed.
 MEASURED = {"elapsed_s", "train_s", "first_epoch_s", "memory", "provenance"}
 BASE = {
