@@ -85,8 +85,27 @@ def needed(config: Config, axis: str) -> list[str]:
     on = config.on(axis)
     if not on:
         members = ", ".join(f"{axis}_{m.upper()}" for m in config.members(axis))
-        raise InputError(f"the axis {axis} is empty: set at least one of {members}")
+        first = f"{axis}_{config.members(axis)[0].upper()}=y" if config.members(axis) else f"{axis}_..."
+        raise InputError(
+            f"the axis {axis} is empty: set at least one of {members} (`make menuconfig`, or CONFIG_{first} in .config)"
+        )
     return on
+
+
+def missing(config: Config) -> list[str]:
+    """What a config still needs before it has runs, each with what would mend it; [] where nothing is missing."""
+    found = []
+    for axis in ["MODEL", *(f"{m.upper()}_DATASET" for m in config.on("MODEL")), "OPTIMIZER", "PRUNING_METHOD"]:
+        try:
+            needed(config, axis)
+        except InputError as e:
+            found.append(str(e))
+    if not found:
+        try:
+            plan(config)
+        except InputError as e:
+            found.append(str(e))
+    return found
 
 
 def read_sparsities(config: Config) -> list[float]:

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lib  # noqa: E402
 
 try:
-    from lib import ROOT, kconfig
+    from lib import ROOT, kconfig, matrix
     from lib.config import InputError, write_atomic
     from lib.kconfig import CONFIG, DEFAULT, PRESETS
     from lib.registry import unknown
@@ -51,6 +51,16 @@ def menu(style: str) -> None:
     if not sys.stdin.isatty() or not sys.stdout.isatty():
         raise InputError(f'{style} needs a terminal; edit .config by hand, or use SET="NAME=value"')
     kconfig.menuconfig(CONFIG)
+    if not say_missing(kconfig.load(CONFIG)):
+        print("`make plan` shows the runs of .config, `make` runs them")
+
+
+def say_missing(config) -> bool:
+    """Print what keeps .config from having runs; whether anything does."""
+    found = matrix.missing(config)
+    for line in found:
+        print(f"missing: {line}")
+    return bool(found)
 
 
 def olddefconfig() -> None:
@@ -59,11 +69,14 @@ def olddefconfig() -> None:
     replace(config)
     for line in dropped:
         print(f"dropped: {line}")
-    print(f".config is complete{f'; {len(dropped)} lines dropped (kept in .config.old)' if dropped else ''}")
+    state = "is written, but has no runs yet" if say_missing(config) else "is complete"
+    print(f".config {state}{f'; {len(dropped)} lines dropped (kept in .config.old)' if dropped else ''}")
 
 
 def savedefconfig() -> None:
-    write_atomic(ROOT / "defconfig", kconfig.minimal(kconfig.load(CONFIG)))
+    config = kconfig.load(CONFIG)
+    write_atomic(ROOT / "defconfig", kconfig.minimal(config))
+    say_missing(config)
     print("wrote defconfig: give it a header that says which question it answers, and move it to defconfigs/<name>")
 
 

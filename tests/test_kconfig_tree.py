@@ -10,6 +10,7 @@ import dataclasses
 import kconfiglib
 import pytest
 
+from lib import kconfig
 from lib.config import Steps, convert
 from lib.data.base import DATASETS
 from lib.executor.base import EXECUTORS, ExecutorOptions
@@ -198,6 +199,66 @@ def test_every_prompt_has_help(tree):
     for node in tree.node_iter():
         if node.prompt and isinstance(node.item, kconfiglib.Symbol | kconfiglib.Choice):
             assert (node.help or "").strip(), f"{node.filename}:{node.linenr}: {node.prompt[0]}"
+
+
+def menu_line(node: kconfiglib.MenuNode) -> str:
+    """How menuconfig shows an entry at its widest: indented, with its default, "(NEW)" or a choice's longest member."""
+    indent, parent, item = 0, node.parent, node.item
+    while not parent.is_menuconfig:
+        indent, parent = indent + 4, parent.parent
+    text, value = node.prompt[0], ""
+    if item == kconfiglib.COMMENT:
+        text = f"*** {text} ***"
+    elif isinstance(item, kconfiglib.Choice):
+        text += f" ({max((s.nodes[0].prompt[0] for s in item.syms), key=len)})"
+    elif isinstance(item, kconfiglib.Symbol):
+        defaults = [value.name for value, *_ in item.orig_defaults] or [""]
+        value = "[*]" if item.orig_type == kconfiglib.BOOL else f"({max(defaults, key=len)})"
+        text += " (NEW)"
+    return f"{value:{3 + indent}} {text}" + ("  --->" if node.is_menuconfig else "")
+
+
+def test_every_entry_of_the_menu_fits_80_columns(tree):
+    lines = [menu_line(node) for node in tree.node_iter() if node.prompt]
+    assert len(lines) > 200
+    assert [line for line in lines if len(line) > 80] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    (
+        "gradient accumulation|mixed precision|iterations|workers|scheduler|checkpoint|dropout|micro-batch|batch size|"
+    texts = [f"{getattr(n.item, 'name', None)} {n.prompt[0]}".lower() for n in tree.node_iter() if n.prompt]
+        "torch.compile|autocast|context length|sequence length|label smoothing|seeds|sparsities|optimizer_name"
+    ).split("|"),
+)
+def test_search_finds_the_fields_words(tree, words):
+    """menuconfig's `/` looks for every word in the name or the prompt of symbols and choices, and in the prompts of
+    menus and comments."""
+    texts = (f"{getattr(n.item, 'name', '') or ''} {n.prompt[0]}".lower() for n in tree.node_iter() if n.prompt)
+    assert any(all(word in text for word in words.split()) for text in texts)
+
+
+@pytest.mark.parametrize("axis", ["OPTIMIZER", "PRUNING_METHOD", *(f"{m.upper()}_DATASET" for m in MODELS)])
+def test_the_menu_says_that_an_axis_is_empty(axis):
+    """By a comment that is gone as soon as any member is set, whichever; a model's, only while the model is on."""
+    kconf = kconfig.tree()
+    kconf.unset_values()
+    model = axis.removesuffix("_DATASET")
+    symbols = members(kconf, axis)
+    [comment] = [c for c in kconf.comments if c.prompt[0].startswith("missing:") and says(c, symbols[0])]
+    if model != axis:
+        assert not kconfiglib.expr_value(comment.prompt[1])
+        kconf.syms[f"MODEL_{model}"].set_value(2)
+    for symbol in symbols:
+        assert kconfiglib.expr_value(comment.prompt[1]) == 2
+        symbol.set_value(2)
+        assert kconfiglib.expr_value(comment.prompt[1]) == 0, symbol.name
+        symbol.set_value(0)
+
+
+def says(comment: kconfiglib.MenuNode, symbol: kconfiglib.Symbol) -> bool:
+    return symbol in kconfiglib.expr_items(comment.prompt[1])
 
 
 def test_a_symbol_without_a_prompt_says_why(tree):

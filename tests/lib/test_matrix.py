@@ -368,3 +368,15 @@ def test_any_matrix_has_unique_ids_and_runs_that_come_back(chosen):
         assert matrix.RUN_ID.fullmatch(s.id)
         assert expand(pin(c, s)) == [s]
         assert expand(kconfig.normalise(pin(c, s))) == [s]
+
+
+def test_what_is_missing_is_said_of_every_axis_with_the_line_that_mends_it():
+    found = matrix.missing(kconfig.apply(None, [("MODEL_LENET5", "y", "t"), ("MODEL_GPT2", "y", "t")]))
+    assert [line.split()[2] for line in found] == ["LENET5_DATASET", "GPT2_DATASET", "OPTIMIZER", "PRUNING_METHOD"]
+    assert "CONFIG_LENET5_DATASET_MNIST=y in .config" in found[0]
+    assert "CONFIG_MODEL_LENET5=y in .config" in matrix.missing(kconfig.apply(None, []))[0]
+
+
+def test_what_a_plan_would_refuse_is_missing_too(lenet5):
+    assert matrix.missing(lenet5) == []
+    assert "TARGET_SPARSITY is empty" in matrix.missing(lenet5.replace({"TARGET_SPARSITY": ""}))[0]
