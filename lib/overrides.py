@@ -9,8 +9,9 @@ import os
 import shlex
 from collections.abc import Mapping
 
-from lib import kconfig
+from lib import hyper, kconfig
 from lib.config import Config, InputError, refuse_unwritable
+from lib.data.base import DATASETS
 
 NAMES = ("EPOCHS", "SEEDS", "MAX_ITERS", "DATA_DIR", "RESULTS", "SET")
 PREFIX = "OVERRIDE_"
@@ -48,7 +49,11 @@ def apply(config: Config, given: Mapping[str, str]) -> Config:
         raise InputError(f"EPOCHS={given['EPOCHS']} and MAX_ITERS={given['MAX_ITERS']}: both set the length; give one")
     if "EPOCHS" in given:
         if config.get("MAX_ITERS", "0") != "0":
-            raise InputError(f"EPOCHS={given['EPOCHS']} would be ignored: {config.where('MAX_ITERS')} ends the runs")
+            epochs = _whole("EPOCHS", given["EPOCHS"])
+            raise InputError(
+                f"EPOCHS={epochs} would be ignored: {config.where('MAX_ITERS')} ends the runs; "
+                f"`make MAX_ITERS={iterations(config, int(epochs))}` makes them shorter"
+            )
         _whole("EPOCHS", given["EPOCHS"])
     if "MAX_ITERS" in given:
         lines.append(("MAX_ITERS", _whole("MAX_ITERS", given["MAX_ITERS"]), "MAX_ITERS="))
@@ -56,6 +61,18 @@ def apply(config: Config, given: Mapping[str, str]) -> Config:
         for model in config.on("MODEL"):
             lines += _length(config, model.upper(), given)
     return kconfig.apply(config, lines) if lines else config
+
+
+def iterations(config: Config, epochs: int) -> int:
+    """Steps of so many epochs of the first run, where that is less than MAX_ITERS; else a tenth of MAX_ITERS."""
+    most, model = int(config["MAX_ITERS"]), next(iter(config.on("MODEL")), "")
+    dataset = next(iter(config.on(f"{model.upper()}_DATASET")), "")
+    if dataset:
+        samples = DATASETS[dataset].train_samples(config["FULL_TRAIN"] == "y")
+        steps = epochs * hyper.length(hyper.read_recipe(config, model, dataset), 0, samples).steps_per_epoch
+        if steps < most:
+            return steps
+    return max(1, most // 10)
 
 
 def _whole(name: str, text: str) -> str:

@@ -69,6 +69,19 @@ def test_epochs_that_max_iters_would_make_idle(quickstart, also):
         overrides.apply(config, {"EPOCHS": "3"} | also)
 
 
+@pytest.mark.parametrize(
+    ("preset", "epochs", "mends"),
+    [("gpt2-finewebedu-bitter-lesson", "3", "750"), ("gpt2-finewebedu-bitter-lesson", "50", "1000")],
+)
+def test_the_message_names_the_command_that_shortens_the_runs(preset, epochs, mends):
+    """So many epochs in steps, or, where that is no shorter than MAX_ITERS=10000, a tenth of it."""
+    config = kconfig.load(kconfig.PRESETS / preset)
+    with pytest.raises(InputError, match=rf"ends the runs; `make MAX_ITERS={mends}` makes them shorter"):
+        overrides.apply(config, {"EPOCHS": epochs})
+    shorter = overrides.apply(config, {"MAX_ITERS": mends})
+    assert {runner.lengths(shorter, spec).steps for spec in expand(shorter)} == {int(mends)}
+
+
 def test_simple_overrides(quickstart):
     config = overrides.apply(quickstart, {"SEEDS": "4,7", "DATA_DIR": "a b", "RESULTS": "$(x)"})
     assert (config["SEEDS"], config["DATA_DIR"], config["RESULTS"]) == ("4,7", "a b", "$(x)")
