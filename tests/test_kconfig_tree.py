@@ -228,8 +228,8 @@ def test_every_entry_of_the_menu_fits_80_columns(tree):
     "words",
     (
         "gradient accumulation|mixed precision|iterations|workers|scheduler|checkpoint|dropout|micro-batch|batch size|"
-    texts = [f"{getattr(n.item, 'name', None)} {n.prompt[0]}".lower() for n in tree.node_iter() if n.prompt]
-        "torch.compile|autocast|context length|sequence length|label smoothing|seeds|sparsities|optimizer_name"
+        "learning rate|weight decay|warm-up|gradient clipping|data augmentation|early stopping|patience|ddp|"
+        "fsdp|torch.compile|autocast|context length|sequence length|label smoothing|seeds|sparsities|optimizer_name"
     ).split("|"),
 )
 def test_search_finds_the_fields_words(tree, words):
