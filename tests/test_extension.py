@@ -1,8 +1,13 @@
-"""The promise of docs/adding.md: one file and one Kconfig entry each, and the newcomer runs in a matrix."""
+"""The promise of docs/adding.md: one file and one Kconfig entry each, and the newcomer runs in a matrix and is tested
+by the tests that are there."""
 
 import json
+import shutil
+import sys
 
 import pytest
+
+from lib.rundir import ROOT
 
 FILES = {
     "lib/optim/signsgd.py": """
@@ -20,27 +25,55 @@ def build(groups, hyper, read, base=""):
     class SignSGD(Base):
         def update(self, group, params, clip):
             for p in params:
+                p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.sub_(group["lr"] * group["scale"] * p.grad.sign())
 
     return SignSGD(groups, {"lr": hyper.lr, "weight_decay": 0.0, "scale": read(SignOptions).signsgd_scale})
 
-OPTIMIZERS.add("signsgd", Optim("signsgd", build, (SignOptions,), keeps=frozenset()))
+OPTIMIZERS.add(
+    "signsgd", Optim("signsgd", build, (SignOptions,), keeps=frozenset(), state=lambda read, base: {})
+)
+""",
+    "lib/optim/adamwagain.py": """
+from lib.optim.base import OPTIMIZERS, AdamOptions, Optim
+
+def build(groups, hyper, read, base="", amsgrad=False):
+    from lib.optim.kernel.adam import Adam
+    return Adam(groups, hyper, eps=read(AdamOptions).adam_eps, amsgrad=amsgrad)
+
+OPTIMIZERS.add("adamwagain", Optim("adamwagain", build, (AdamOptions,)))
 """,
     "lib/prune/weakest.py": """
 from lib.prune.importance import importance
 
 @importance("weakest", {"exp_avg_sq"})
 def weakest(w, s):
-    return s.exp_avg_sq - w.abs()
+    return w.abs() * s.exp_avg_sq
 """,
     "lib/prune/farthest.py": """
 from lib.prune.base import PRUNERS, Method
 
 def build(weights, plan):
     from lib.prune.kernel.pruner import Pruner
-    return Pruner(weights, plan, lambda name, p, rows: -p.detach()[rows].abs())
 
-PRUNERS.add("farthest", Method("farthest", build))
+    class Farthest(Pruner):
+        def __init__(self, weights, plan):
+            super().__init__(weights, plan)
+            self.first = {n: p.detach().clone() for n, p in self.weights}
+
+        def score(self, name, p, rows):
+            return -(p.detach()[rows] - self.first[name][rows]).float().abs()
+
+        def state_dict(self):
+            return {**super().state_dict(), "first": self.first}
+
+        def load_state_dict(self, state):
+            super().load_state_dict(state)
+            self.first = {n: v.clone() for n, v in state["first"].items()}
+
+    return Farthest(weights, plan)
+
+PRUNERS.add("farthest", Method("farthest", build, holds={"first": 4}))
 """,
     "lib/data/noise.py": """
 from lib.data.base import DATASETS, Dataset, Images, pixels
@@ -55,32 +88,45 @@ def load(data_dir):
 
 DATASETS.add("noise", Dataset("noise", "noise", 10, {"train": 256, "validation": 64, "test": 64}, load))
 """,
-    "lib/figure/count.py": """
-from lib.figure.base import figure
+    "lib/figure/headcount.py": """
+from lib.figure.base import families, figure
+from lib.figure.draw import page
 
-@figure("count")
-def count(results):
-    from matplotlib.figure import Figure
-
-    fig = Figure()
-    fig.subplots().bar(["runs"], [len(results)])
-    yield "count", fig
+@figure("headcount")
+def headcount(results):
+    for family in families(results):
+        fig = page(6, 3, "Finished runs", family.foot())
+        fig.subplots().bar(["runs"], [len(family.results)])
+        yield f"headcount{family.suffix}", fig
 """,
 }
 ENTRIES = {
     "lib/optim/Kconfig": 'config OPTIMIZER_SIGNSGD\n\tbool "signsgd"\n\thelp\n\t  Sign.\n\n'
-    'config SIGNSGD_SCALE\n\tstring "Scale"\n\tdefault "1.0"\n\thelp\n\t  Scale.\n',
-    "lib/prune/Kconfig": 'config PRUNING_METHOD_FARTHEST\n\tbool "farthest"\n\thelp\n\t  Largest first.\n\n'
+    'config SIGNSGD_SCALE\n\tstring "Scale"\n\tdefault "1.0"\n\thelp\n\t  Scale.\n\n'
+    'config OPTIMIZER_ADAMWAGAIN\n\tbool "adamwagain"\n\thelp\n\t  AdamW.\n\n'
+    'config ADAMWPRUNE_BASE_ADAMWAGAIN\n\tbool "base adamwagain"\n\tdepends on OPTIMIZER_ADAMWPRUNE\n'
+    "\thelp\n\t  AdamW.\n",
+    "lib/prune/Kconfig": 'config PRUNING_METHOD_FARTHEST\n\tbool "farthest"\n\thelp\n\t  The farthest go first.\n\n'
     'config ADAMWPRUNE_VARIANT_WEAKEST\n\tbool "weakest"\n\thelp\n\t  A score.\n',
     "lenet5/Kconfig": 'config LENET5_DATASET_NOISE\n\tbool "noise"\n\tdepends on MODEL_LENET5\n\thelp\n\t  Noise.\n',
-    "lib/figure/Kconfig": 'config GRAPH_COUNT\n\tbool "count"\n\tdefault y\n\thelp\n\t  How many runs.\n',
+    "lib/figure/Kconfig": 'config GRAPH_HEADCOUNT\n\tbool "headcount"\n\tdefault y\n\thelp\n\t  How many runs.\n',
 }
+TESTS = [
+    "tests/test_kconfig_tree.py",
+    "tests/lib/test_figure.py",
+    "tests/lib/test_ledger.py",
+    "tests/lib/test_data.py",
+    "tests/lib/optim/test_optim_step.py",
+    "tests/lib/prune/test_importance.py",
+    "tests/lib/prune/test_pruner_memory.py",
+]
 CONFIG = """CONFIG_MODEL_LENET5=y
 CONFIG_LENET5_DATASET_NOISE=y
 CONFIG_LENET5_BATCH_SIZE=64
 CONFIG_MAX_ITERS=8
 CONFIG_OPTIMIZER_SIGNSGD=y
 CONFIG_OPTIMIZER_ADAMWPRUNE=y
+CONFIG_ADAMWPRUNE_BASE_ADAMWAGAIN=y
 CONFIG_PRUNING_METHOD_FARTHEST=y
 CONFIG_PRUNING_METHOD_STATE=y
 CONFIG_TARGET_SPARSITY="0.5"
@@ -113,7 +159,7 @@ def test_newcomers_of_every_kind_run_in_a_matrix_and_have_flags(extended):
     runs = json.loads((out / "all_results.json").read_text())["runs"]
     assert [r["id"] for r in runs] == ["lenet5_adamwprune_weakest_state_50", "lenet5_signsgd_farthest_50"]
     assert all(r["status"] == "done" and r["achieved_sparsity"] == 0.5 for r in runs)
-    assert (out / "graphs" / "count.png").stat().st_size > 1000
+    assert (out / "graphs" / "headcount.png").stat().st_size > 1000
     text = extended.script("lenet5/train.py", "--help").stdout
     assert all(word in text for word in ("--signsgd-scale", "farthest", "weakest", "noise"))
 
@@ -148,3 +194,15 @@ def test_each_data_set_of_a_matrix_has_its_own_batch(extended, lines, found):
     done = extended.script("-c", BATCHES)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == found
+
+
+def test_newcomers_are_tested_by_the_tests_that_are_there(extended):
+    """Kconfig and registries agree about them, their bytes are the declared ones, their formulas and figures hold."""
+    shutil.copytree(ROOT / "tests", extended.path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    names = ["signsgd", "adamwagain", "farthest", "weakest", "noise", "headcount"]
+    done = extended.run(
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", *TESTS),
+        *("-k", f"test_kconfig_tree or {' or '.join(names)}", "-rA"),
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+    assert [n for n in names if f"[{n}" not in done.stdout and f"-{n}" not in done.stdout] == []

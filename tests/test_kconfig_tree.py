@@ -41,7 +41,8 @@ SETTINGS = list(dict.fromkeys([Training, PruningOptions, MonitorOptions, Executo
 # (prefix in Kconfig, class, field), and the same for the recipe of every model.
 FIELDS = [("", cls, f) for cls in SETTINGS for f in dataclasses.fields(cls)]
 FIELDS += [(f"{m}_", Recipe, f) for m in MODELS for f in recipe_fields(m)]
-BASES = [name for name in OPTIMIZERS if OPTIMIZERS[name].family == "adam" and not OPTIMIZERS[name].has_base]
+# What keeps state that a score can read can be a base.
+BASES = [name for name in OPTIMIZERS if OPTIMIZERS[name].keeps and not OPTIMIZERS[name].has_base]
 AXES = {
     "MODEL": MODELS,
     "OPTIMIZER": OPTIMIZERS.names(),

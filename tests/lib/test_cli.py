@@ -85,7 +85,7 @@ def test_values_are_text():
         ("--optimizer adamv", "--optimizer: unknown optimizer 'adamv'; did you mean adam or adamw"),
         ("--optimizer AdamW", "unknown optimizer 'AdamW'; did you mean adam or adamw"),
         ("--pruning-method mangitude", "--pruning-method: unknown pruning method 'mangitude'; did you mean magnitude"),
-        ("--dataset cifar", "--dataset: unknown dataset 'cifar'. Known: mnist, digits."),
+        ("--dataset cifar", "--dataset: unknown dataset 'cifar'. Known: mnist, digits"),
         ("--adamwprune-variant bitter77", "unknown adamwprune variant 'bitter77'; did you mean bitter7"),
         ("--device gpu", "--device: unknown device 'gpu'"),
         ("--lr-schedule cosin", "--lr-schedule: unknown lr schedule 'cosin'; did you mean cosine"),

@@ -29,19 +29,14 @@ IDS = [
     "lenet5_adamwprune_bitter7_state_50",
     "lenet5_adamwprune_bitter7_state_90",
 ]
-STEMS = {
-    "training_memory_comparison": ["training_memory_comparison"],
-    "gpu_memory_timeline": ["gpu_memory_timeline"],
-    "gpu_memory_comparison": ["gpu_memory_comparison"],
-    "memory_vs_accuracy_scatter": ["memory_vs_accuracy_scatter"],
+KEYS = FIGURES.names()
+# The files of a figure that draws several; another has one file, of its own name.
+FAMILIES = {
     "model_comparison": ["adamw_model_comparison", "adamwprune_model_comparison"],
     "accuracy_evolution": ["adamw_accuracy_evolution", "adamwprune_accuracy_evolution"],
     "run": IDS,
-    "audit_overlap": ["audit_overlap"],
-    "training_inference_memory": ["training_inference_memory"],
-    "memory_ledger": ["memory_ledger"],
 }
-MEMORY = [key for key in STEMS if "memory" in key and key != "memory_ledger"]  # that show memory as it was sampled
+MEMORY = [key for key in KEYS if "memory" in key and key != "memory_ledger"]  # that show memory as it was sampled
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +44,20 @@ def recorded() -> Results:
     return changed(results.load(FIXTURE), inferred)
 
 
+class Drawn(dict):
+    """key -> [(stem, Figure)], drawn when first asked for."""
+
+    def __init__(self, found: Results):
+        self.found = found
+
+    def __missing__(self, key: str) -> list:
+        self[key] = list(FIGURES[key](self.found))
+        return self[key]
+
+
 @pytest.fixture(scope="module")
-def drawn(recorded) -> dict:
-    """key -> [(stem, Figure)] of every figure, drawn once."""
-    return {key: list(FIGURES[key](recorded)) for key in FIGURES}
+def drawn(recorded) -> Drawn:
+    return Drawn(recorded)
 
 
 def inferred(r: Run) -> dict:
@@ -100,8 +105,13 @@ def test_graphs_in_kconfig_are_figures():
     assert sorted(s.removeprefix("GRAPH_").lower() for s in symbols) == FIGURES.names()
 
 
-def test_stems(drawn):
-    assert {key: [stem for stem, _ in figures] for key, figures in drawn.items()} == STEMS
+@pytest.mark.parametrize("key", KEYS)
+def test_files_of_a_figure(drawn, key):
+    assert [stem for stem, _ in drawn[key]] == FAMILIES.get(key, [key])
+
+
+def test_every_family_is_of_a_figure():
+    assert FAMILIES.keys() <= set(KEYS)
 
 
 def test_everything_selected_is_written(recorded, tmp_path):
@@ -109,10 +119,10 @@ def test_everything_selected_is_written(recorded, tmp_path):
     shutil.copytree(FIXTURE, root)
     (root / "graphs").mkdir()
     (root / "graphs" / "stale.png").write_bytes(b"")
-    some = {f"GRAPH_{k.upper()}": "y" if k in ("gpu_memory_timeline", "accuracy_evolution") else "n" for k in STEMS}
+    some = {f"GRAPH_{k.upper()}": "y" if k in ("gpu_memory_timeline", "accuracy_evolution") else "n" for k in KEYS}
     found = replace(recorded, root=root, config=recorded.config.replace(some))
     files, skipped = base.render_all(found)
-    assert [f.stem for f in files] == ["gpu_memory_timeline", *STEMS["accuracy_evolution"]]
+    assert [f.stem for f in files] == ["gpu_memory_timeline", *FAMILIES["accuracy_evolution"]]
     assert skipped == []
     assert sorted(p.name for p in (root / "graphs").iterdir()) == sorted(f.name for f in files)
     for file in files:
@@ -120,7 +130,7 @@ def test_everything_selected_is_written(recorded, tmp_path):
         assert data.startswith(b"\x89PNG") and len(data) > 10_000
 
 
-@pytest.mark.parametrize("key", STEMS)
+@pytest.mark.parametrize("key", KEYS)
 def test_a_figure_fits_its_page(drawn, key):
     fits(*drawn[key][-1])
 
@@ -188,7 +198,7 @@ def test_the_ledger_stacks_what_was_measured(drawn, recorded):
     assert stems("memory_ledger", without) == ([], "no run has a memory ledger")
 
 
-@pytest.mark.parametrize("key", STEMS)
+@pytest.mark.parametrize("key", KEYS)
 def test_without_a_finished_run(recorded, key):
     assert stems(key, changed(recorded, lambda r: {"status": "failed"})) == ([], "no run has finished")
     assert stems(key, replace(recorded, runs=())) == ([], "no run has finished")
@@ -242,7 +252,7 @@ def test_data_sets_are_never_mixed(recorded):
     found = copies(recorded, {}, {"dataset": "mnist"})
     suffixes = ["_lenet5_digits", "_lenet5_mnist"]
     assert stems("gpu_memory_comparison", found)[0] == [f"gpu_memory_comparison{s}" for s in suffixes]
-    assert stems("accuracy_evolution", found)[0] == [s + x for x in suffixes for s in STEMS["accuracy_evolution"]]
+    assert stems("accuracy_evolution", found)[0] == [s + x for x in suffixes for s in FAMILIES["accuracy_evolution"]]
     failed = changed(found, lambda r: {"status": "failed"} if r.dataset == "mnist" else {})
     names, why = stems("gpu_memory_comparison", failed)
     assert names == ["gpu_memory_comparison_lenet5_digits"] and why == "lenet5 on mnist: no run has finished"
@@ -264,7 +274,7 @@ def test_seeds_are_one_setting(recorded):
     assert len(family.settings) == len(IDS)
     first = family.settings[0]
     assert first.mean("test_accuracy_last") == (recorded.runs[0].test_accuracy_last + 90.0) / 2
-    for key in (k for k in STEMS if k not in ("run", "audit_overlap")):
+    for key in (k for k in KEYS if k not in ("run", "audit_overlap")):
         _, fig = next(FIGURES[key](found))
         assert "n = 2 seeds (0, 1)" in texts(fig)
 
@@ -309,7 +319,7 @@ def test_arms_hold_their_dense_run(recorded):
 
 def test_a_single_run_is_drawn_without_panels_it_cannot_fill(recorded):
     one = recorded.where(id=IDS[0])
-    for key in STEMS:
+    for key in KEYS:
         names, why = stems(key, one)
         assert names and not why
     _, fig = next(FIGURES["training_memory_comparison"](one))
@@ -368,7 +378,7 @@ def test_figures_are_registered_without_torch_and_matplotlib():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == sorted(STEMS)
+    assert done.stdout.split() == KEYS
 
 
 def test_a_run_within_its_first_epoch_fills_its_panels(recorded):

@@ -2,12 +2,10 @@
 
 import pytest
 import torch
+from optim_kit import ARMS
 from torch import nn
 
-from lib.optim.base import OPTIMIZERS, decay_groups
-
-ARMS = [("sgd", ""), ("adam", ""), ("adamw", ""), ("adamwadv", ""), ("adamwspam", "")]
-ARMS += [("adamwprune", base) for base in ("adam", "adamw", "adamwadv", "adamwspam")]
+from lib.optim.base import decay_groups
 
 
 class Tied(nn.Module):
@@ -111,10 +109,6 @@ def test_a_parameter_without_gradient_is_left_alone(build, parameters, walk):
 
     walk(3, (named, optimizer), before=drop)
     assert torch.equal(named[0][1], start) and not optimizer.state[named[0][1]]["exp_avg"].any()
-
-
-def test_every_optimizer_is_in_these_tests():
-    assert {n for n, _ in ARMS} == set(OPTIMIZERS.names())
 
 
 def test_without_any_gradient_a_step_is_counted_and_nothing_moves(build, parameters):

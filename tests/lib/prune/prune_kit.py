@@ -22,7 +22,9 @@ def events(*given):
 
 
 def optimizer_for(method):
-    return "adamwprune" if method == "state" else "adamw"
+    """An optimizer that a method pairs with."""
+    only = PRUNERS[method].pairs_with
+    return sorted(only)[0] if only else "adamw"
 
 
 def distributions(method, variant=""):
