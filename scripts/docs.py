@@ -1,15 +1,17 @@
 """Write the tables of README.md and docs/*.md from the records they name; --check only compares.
 
-A table stands between `<!-- table: docs/results/x.json -->` and `<!-- end -->`; `bench:`, `audit:` and `ledger:` in the
-place of `table:` are for the other records. `docs.py --record NAME` makes a record of the newest results, or
-RESULTS=dir; `--record NAME --file bench_results/core.json` one of that file (or of an audit.json). None has the host's
-name.
+A table stands between `<!-- table: docs/results/x.json -->` and `<!-- end -->`. `means:` in the place of `table:` has
+one row for all seeds; `bench:`, `audit:` and `ledger:` are for the other records; `presets: defconfigs` lists the
+presets. `docs.py --record NAME` makes a record of the newest results, or RESULTS=dir; `--record NAME --file
+bench_results/core.json` one of that file (or of an audit.json). None has the host's name.
 """
 
 import argparse
 import json
 import re
+import statistics
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -17,13 +19,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lib  # noqa: E402
 
 try:
-    from lib import audit, costs, overrides, report, results
+    from lib import audit, costs, kconfig, overrides, report, results
+    from lib.matrix import expand
+    from lib.remarks import conditions
     from lib.rundir import ROOT, SCHEMA, checked, find_root, write_json
+    from lib.spec import RunSpec, identify
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
 
-BLOCK = re.compile(r"(<!-- (table|bench|audit|ledger): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (table|means|bench|audit|ledger|presets): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PRIVATE = ("host", "system")
+RUNS = re.compile(r"[,:]? (?:\d+ runs?|One run)(?=[.,])")  # stands in a column of its own
 
 
 def record(name: str, file: str | None) -> Path:
@@ -38,11 +44,31 @@ def record(name: str, file: str | None) -> Path:
     return path
 
 
-def table(path: Path) -> str:
+def recorded(path: Path) -> results.Results:
     data = checked(path)
     runs = tuple(results.Run(path.parent, r) for r in data["runs"])
-    found = results.Results(path.parent, None, runs, provenance=data["provenance"])
-    return "\n".join(report.published(found)) + "\n"
+    return results.Results(path.parent, None, runs, provenance=data["provenance"])
+
+
+def table(path: Path) -> str:
+    return "\n".join(report.published(recorded(path))) + "\n"
+
+
+def means(path: Path) -> str:
+    """One row for the seeds of a setting: mean, lowest and highest accuracy of the last weights, and what is kept."""
+    found = recorded(path)
+    under = re.sub(r", memory in MiB \(.*?\), time in seconds", "", conditions(found))
+    lines = [f"{found.runs[0].model} on {found.runs[0].dataset}: {under}", ""]
+    lines.append("| run | sparsity % | test accuracy, mean | lowest, highest | kept, times the weights |")
+    lines.append("|---|---:|---:|---:|---:|")
+    names = [f.name for f in fields(RunSpec)]
+    for group in found.by(*(n for n in names if n not in ("seed", "id"))).values():
+        accuracies, one = [r.test_accuracy_last for r in group], group.runs[0]
+        name = identify(RunSpec(**{n: getattr(one, n) for n in names}), dataset=False, base=False, seed=False)
+        spread = f"{min(accuracies):.2f}, {max(accuracies):.2f}"
+        cells = [f"{100 * one.achieved_sparsity:.2f}", f"{statistics.mean(accuracies):.2f}", spread]
+        lines.append(f"| {name} | {' | '.join(cells)} | {one.memory_multiple:.2f} |")
+    return "\n".join(lines) + "\n"
 
 
 def bench(path: Path) -> str:
@@ -91,7 +117,17 @@ def ledger(path: Path) -> str:
     return "\n".join([where, "", *costs.classes(runs, report.as_markdown)]) + "\n"
 
 
-FORMS = {"table": table, "bench": bench, "audit": overlaps, "ledger": ledger}
+def presets(folder: Path) -> str:
+    """Every preset of a folder: how many runs it is, and the question in its first line."""
+    lines = ["| preset | runs | question |", "|---|---:|---|"]
+    for path in sorted(folder.iterdir()):
+        question = path.read_text().partition("\n")[0].removeprefix("# ")
+        runs = len(expand(kconfig.load(path)))
+        lines.append(f"| `{path.name}` | {runs} | {RUNS.sub('', question).replace('?.', '?')} |")
+    return "\n".join(lines) + "\n"
+
+
+FORMS = {"table": table, "means": means, "bench": bench, "audit": overlaps, "ledger": ledger, "presets": presets}
 
 
 def fill(text: str) -> str:

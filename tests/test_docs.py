@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from lib import kconfig, report
+from lib.figure.base import FIGURES
+from lib.prune.base import PRUNERS
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -33,3 +37,49 @@ def test_targets_and_presets_exist(page):
     presets = {t.removeprefix("defconfig-") for t in used if t.startswith("defconfig-")} - {""}
     assert {t for t in used if not t.startswith("defconfig-")} <= targets
     assert presets <= {p.name for p in (ROOT / "defconfigs").iterdir()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_within_pages_lead_to_a_heading(page):
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+        text = (page.parent / target).read_text() if target else page.read_text()
+        headings = [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.*)$", text, re.M)]
+        assert anchor in headings
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_settings_exist(page):
+    given = " ".join(re.findall(r'SET="([^"]*)"', page.read_text()))
+    names = set(re.findall(r"([A-Z][A-Z0-9_]+)=", given)) - {"NAME"}
+    assert names <= {s.name for s in kconfig.tree().unique_defined_syms} | {"ADAMWPRUNE_VARIANT_MINE"}
+
+
+def rows(page: str) -> list[list[str]]:
+    """The cells of every row of a page's tables; a bar within a cell is written \\|."""
+    text = (ROOT / "docs" / page).read_text()
+    return [re.split(r" *(?<!\\)\| *", line)[1:-1] for line in text.splitlines() if line.startswith("| ")]
+
+
+def test_the_table_of_methods_is_that_of_the_records():
+    found = {row[0].strip("`"): row[3:] for row in rows("methods.md") if len(row) == 5 and row[0].startswith("`")}
+    assert found.keys() == set(PRUNERS)
+    for name, cells in found.items():
+        other = PRUNERS[name].pairs_with
+        assert cells == [str(PRUNERS[name].kept(True)), "-" if other else str(PRUNERS[name].kept(False))], name
+
+
+def test_a_report_is_explained_column_by_column_and_graph_by_graph():
+    named = {name for row in rows("reading_a_report.md") for name in re.findall(r"`([^`]+)`", row[0])}
+    columns = [c.head for group in report.COLUMNS.values() for c in group]
+    columns += [c.head for c in (*report.OPTIMISTIC.values(), report.MFU, report.STATUS)]
+    assert set(columns) | set(FIGURES) <= named
+
+
+def test_errors_of_the_troubleshooting_page_are_ours():
+    """What it quotes is what the program says."""
+    sources = "\n".join(
+        p.read_text() for p in [*ROOT.glob("lib/**/*.py"), *ROOT.glob("scripts/*.py"), ROOT / "Makefile"]
+    )
+    quoted = [row[0].strip("`") for row in rows("troubleshooting.md") if row[0].startswith("`")]
+    assert len(quoted) > 15
+    assert [q for q in quoted if q not in sources] == []
