@@ -100,16 +100,25 @@ def headcount(results):
         yield f"headcount{family.suffix}", fig
 """,
 }
+# Kconfig file -> line before which an entry stands (a member of an axis beside the others; "" is the end) -> entry
 ENTRIES = {
-    "lib/optim/Kconfig": 'config OPTIMIZER_SIGNSGD\n\tbool "signsgd"\n\thelp\n\t  Sign.\n\n'
-    'config SIGNSGD_SCALE\n\tstring "Scale"\n\tdefault "1.0"\n\thelp\n\t  Scale.\n\n'
-    'config OPTIMIZER_ADAMWAGAIN\n\tbool "adamwagain"\n\thelp\n\t  AdamW.\n\n'
-    'config ADAMWPRUNE_BASE_ADAMWAGAIN\n\tbool "base adamwagain"\n\tdepends on OPTIMIZER_ADAMWPRUNE\n'
-    "\thelp\n\t  AdamW.\n",
-    "lib/prune/Kconfig": 'config PRUNING_METHOD_FARTHEST\n\tbool "farthest"\n\thelp\n\t  The farthest go first.\n\n'
-    'config ADAMWPRUNE_VARIANT_WEAKEST\n\tbool "weakest"\n\thelp\n\t  A score.\n',
-    "lenet5/Kconfig": 'config LENET5_DATASET_NOISE\n\tbool "noise"\n\tdepends on MODEL_LENET5\n\thelp\n\t  Noise.\n',
-    "lib/figure/Kconfig": 'config GRAPH_HEADCOUNT\n\tbool "headcount"\n\tdefault y\n\thelp\n\t  How many runs.\n',
+    "lib/optim/Kconfig": {
+        'menu "sgd"': 'config OPTIMIZER_SIGNSGD\n\tbool "signsgd"\n\thelp\n\t  Sign.\n\n'
+        'config OPTIMIZER_ADAMWAGAIN\n\tbool "adamwagain"\n\thelp\n\t  AdamW.\n',
+        "": 'config SIGNSGD_SCALE\n\tstring "Scale"\n\tdefault "1.0"\n\thelp\n\t  Scale.\n\n'
+        'config ADAMWPRUNE_BASE_ADAMWAGAIN\n\tbool "base adamwagain"\n\tdepends on OPTIMIZER_ADAMWPRUNE\n'
+        "\thelp\n\t  AdamW.\n",
+    },
+    "lib/prune/Kconfig": {
+        "config TARGET_SPARSITY": 'config PRUNING_METHOD_FARTHEST\n\tbool "farthest"\n\thelp\n\t  The farthest go.\n',
+        "": 'config ADAMWPRUNE_VARIANT_WEAKEST\n\tbool "weakest"\n\thelp\n\t  A score.\n',
+    },
+    "lenet5/Kconfig": {
+        "endmenu": 'config LENET5_DATASET_NOISE\n\tbool "noise"\n\thelp\n\t  Noise.\n',
+    },
+    "lib/figure/Kconfig": {
+        "": 'config GRAPH_HEADCOUNT\n\tbool "headcount"\n\tdefault y\n\thelp\n\t  How many runs.\n',
+    },
 }
 TESTS = [
     "tests/test_kconfig_tree.py",
@@ -148,9 +157,12 @@ def extended(repo):
     """A copy of the program with one newcomer of each kind."""
     for name, text in FILES.items():
         (repo.path / name).write_text('"""A newcomer."""\n' + text)
-    for name, text in ENTRIES.items():
-        with (repo.path / name).open("a") as f:
-            f.write("\n" + text)
+    for name, entries in ENTRIES.items():
+        path = repo.path / name
+        for before, entry in entries.items():
+            head, line, tail = path.read_text().partition(f"{before}\n") if before else (path.read_text(), "", "")
+            assert line or not before, before
+            path.write_text(f"{head}\n{entry}\n{line}{tail}")
     repo.config.write_text(CONFIG)
     return repo
 

@@ -1,7 +1,6 @@
 """docs/loading_weights.md: its code, in its order, on a run that has just been trained."""
 
 import re
-import warnings
 
 import pytest
 import torch
@@ -13,13 +12,13 @@ PAGE = (ROOT / "docs" / "loading_weights.md").read_text()
 RUN = re.search(r'RunDir\("([^"]+)"\)', PAGE)[1]
 
 
+@pytest.mark.filterwarnings("ignore:.*[Ss]parse:UserWarning")
 def test_the_code_of_the_page(tmp_path, monkeypatch, one_thread):
     done = run(tmp_path, "adamwprune", "state", "0.7", MAX_ITERS="30")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     found, printed = {}, []
     found["print"] = printed.append
-    warnings.filterwarnings("ignore", "Sparse CSR", UserWarning)
     for block in blocks:
         exec(block.replace(RUN, str(done.dir.path)), found)
     accuracy, sparsity = printed
