@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,10 @@ def test_errors_of_the_troubleshooting_page_are_ours():
     quoted = [row[0].strip("`") for row in rows("troubleshooting.md") if row[0].startswith("`")]
     assert len(quoted) > 15
     assert [q for q in quoted if q not in sources] == []
+
+
+def test_the_readme_says_what_each_package_is_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {re.match(r"[\w.-]+", d)[0] for d in project["dependencies"]}
+    table = (ROOT / "README.md").read_text().partition("| package | why |")[2].partition("\n\n")[0]
+    assert wanted <= {name for line in table.splitlines() for name in re.split(r"[|, ]+", line)}
