@@ -180,6 +180,8 @@ def pending(root: Path, failed_only: bool = False) -> list[RunDir]:
 
 def execute(root: Path, failed_only: bool = False) -> None:
     """Run what is pending, write the report whatever happens, and raise Failures where a run did not finish."""
+    from lib.terminal import show_report
+
     with locked(root):
         plan = make_plan(Config.load(root / "config"))
         try:
@@ -188,8 +190,9 @@ def execute(root: Path, failed_only: bool = False) -> None:
             where = root.relative_to(ROOT) if root.is_relative_to(ROOT) else root
             print(f"\nfinished runs are kept: `make continue RESULTS={where}` does the rest", file=sys.stderr)
             raise
+        print("writing the report and its graphs ...", file=sys.stderr, flush=True)
         found = results.load(root)
-        show(report.write(found))
+        show_report(found, report.write(found))
     bad = [f"{r.id}: {r.status}{': ' + r.reason if r.reason else ''}" for r in found if r.status != "done"]
     bad += [f"{name}: not run" for name in found.missing]
     if bad:
@@ -205,7 +208,8 @@ def run_pending(root: Path, plan: Plan, failed_only: bool) -> None:
     for d in todo:
         d.create(pinned(config, spec_of(plan, d)), spec_of(plan, d)).clear()
     work, imports = jobs(root, todo)
-    with Progress(len(work)) as progress:
+    costs = relative_costs(config, [spec_of(plan, d) for d in todo])
+    with Progress(len(work), costs) as progress:
         executor = EXECUTORS[config.read(ExecutorOptions).executor](imports=imports, poll=progress.poll)
         try:
             for job, status in executor.run(work):
@@ -214,6 +218,17 @@ def run_pending(root: Path, plan: Plan, failed_only: bool) -> None:
         except BaseException:
             report.write(results.load(root), graphs=False)  # an interrupt should not wait for pictures
             raise
+
+
+def relative_costs(config: Config, specs: list[RunSpec]) -> dict[str, float]:
+    """Return the arithmetic of each run by its id, in MFLOP: the time that is left of a matrix is shared out by it."""
+    found = {}
+    for spec in specs:
+        per_step = (
+            int(config[f"{spec.model.upper()}_MFLOP"]) * hyper.read_recipe(config, spec.model, spec.dataset).batch_size
+        )
+        found[spec.id] = float(lengths(config, spec).steps * per_step)
+    return found
 
 
 def jobs(root: Path, todo: list[RunDir]) -> tuple[list[Job], tuple[str, ...]]:
@@ -243,13 +258,3 @@ def explain(d: RunDir, status) -> None:
         "stopped: it took longer than RUN_TIMEOUT" if status.state == "timeout" else f"ended with status {status.code}"
     )
     d.error.write_text("\n".join([*tail, what]) + "\n")
-
-
-def show(paths: report.Written) -> None:
-    """The end of every command that makes results: the table, and where everything is."""
-    print(paths.table)
-    print(f"\nreport: {paths.markdown}\ndata:   {paths.json}")
-    if paths.graphs:
-        print(f"graphs: {paths.graphs[0].parent} ({len(paths.graphs)} files)")
-    for name, why in paths.skipped:
-        print(f"graph {name} skipped: {why}")

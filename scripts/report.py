@@ -9,9 +9,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lib  # noqa: E402
 
 try:
-    from lib import overrides, report, results, runner
+    from lib import overrides, report, results
     from lib.figure.base import render_all
     from lib.rundir import find_root
+    from lib.terminal import show_report
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
 
@@ -22,7 +23,7 @@ def main() -> int:
     args = parser.parse_args()
     found = results.load(find_root(overrides.existing()))
     if args.command == "report":
-        runner.show(report.write(found))
+        show_report(found, report.write(found))
     else:
         files, skipped = render_all(found)
         print("\n".join([*map(str, files), *(f"graph {name} skipped: {why}" for name, why in skipped)]))

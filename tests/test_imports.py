@@ -29,6 +29,8 @@ LAYERS = [
         "resolve",
         "peak",
         "ledger",
+        "forecast",
+        "ids",
     },
     {
         "task",
@@ -46,10 +48,9 @@ LAYERS = [
         "results",
         "costs",
         "remarks",
-        "progress",
         "audit",
     },
-    {"main", "report", "figure", "runner", "gputop"},
+    {"main", "report", "terminal", "progress", "figure", "runner", "gputop"},
 ]
 LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 # Rooms that know nothing of one another.
@@ -76,13 +77,13 @@ FOREIGN = {
     "torch": TORCH,
     "kconfiglib": ("lib/kconfig.py",),
     "textual": ("lib/gputop/",),
-    "rich": ("lib/gputop/",),
+    "rich": ("lib/gputop/", "lib/progress.py", "lib/terminal.py"),
     "plotext": ("lib/gputop/",),
     "menuconfig": ("lib/kconfig.py",),
     "matplotlib": ("lib/figure/",),
     "pynvml": ("lib/monitor/",),
     "psutil": ("lib/monitor/", "scripts/bench_monitor.py"),
-    "tqdm": ("lib/progress.py", "lib/data/"),
+    "tqdm": ("lib/data/",),
     "sklearn": ("lib/data/",),
     "torchvision": ("lib/data/", "scripts/bench_core.py", "scripts/bench_reference.py", *(f"{m}/" for m in MODELS)),
     "tiktoken": ("lib/data/",),
@@ -168,9 +169,9 @@ def test_foreign_packages_stay_at_home(file):
 
 @pytest.mark.parametrize("package", sorted(set(FOREIGN) - {"torch"}))
 def test_foreign_packages_have_one_home(package):
-    """But for numpy, and the bars of downloads; so a package can be exchanged in one place."""
+    """But for numpy, and what draws on terminals; so a package can be exchanged in one place."""
     homes = {"/".join(Path(f).parts[:2]) for f in LIB if package in foreign(f)}
-    assert len(homes) <= {"numpy": 3, "tqdm": 2}.get(package, 1), homes
+    assert len(homes) <= {"numpy": 3, "rich": 3}.get(package, 1), homes
 
 
 @pytest.mark.parametrize("file", [f for f in LIB if not f.startswith(TORCH) or f == "lib/checkpoint.py"])
