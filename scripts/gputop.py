@@ -50,17 +50,25 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--once", action="store_true", help="print everything as it is now, and end")
-    what.add_argument("--json", action="store_true", help="the same for programs")
     what.add_argument("--summary", type=Path, metavar="FILE", help="mean, least and most of a recorded file")
     what.add_argument("--gen-graph", type=Path, metavar="FILE", help="the same, and a picture beside the file")
     what.add_argument("--compare", type=Path, nargs=2, metavar=("A", "B"), help="two recorded files: table and picture")
+    parser.add_argument("--json", action="store_true", help="the same as --once, for programs")
+    parser.add_argument(
+        "--command-lines", action="store_true", help="with --once or --json: whole command lines, not names alone"
+    )
     parser.add_argument("--device", metavar="ID", help='of a recorded file ("nvidia 0"); else its first GPU')
     parser.add_argument("--output", type=png, metavar="PNG", help="where the picture goes")
     args = parser.parse_args(argv)
     files = args.summary or args.gen_graph or args.compare
-    if args.stats and (files or args.once or args.json):
+    if args.json and files:
+        parser.error("--json prints everything as it is now: it does not go with recorded files")
+    args.once = args.once or args.json
+    if args.command_lines and not args.once:
+        parser.error("--command-lines goes with --once or --json: the live view shows them")
+    if args.stats and (files or args.once):
         parser.error("--stats records what is seen over time: leave out the other actions, or --stats")
-    if args.interval and (files or args.once or args.json):
+    if args.interval and (files or args.once):
         parser.error("--interval is of the live view and of --stats: it changes nothing here")
     args.interval = args.interval or 1.0
     if args.duration and not args.stats:
@@ -80,21 +88,24 @@ def main() -> int:
         return graph(args.gen_graph, args.device, args.output)
     if args.compare:
         return compare(*args.compare, args.device, args.output)
-    if args.once or args.json:
-        return once(args.json)
+    if args.once:
+        return once(args.json, args.command_lines)
     if args.duration or (args.stats and not sys.stdout.isatty()):
         return record(args.stats, args.interval, args.duration)
     return live(args.stats, args.interval)
 
 
-def once(as_json: bool) -> int:
+def once(as_json: bool, command_lines: bool) -> int:
     watch = Watch()
     watch.tick()
     for d in watch.readings.devices:
         watch.readings.processes(d)
     time.sleep(FIRST)
     watch.tick()
-    print(json.dumps(show.as_json(watch)) if as_json else "\n".join(show.once(watch)))
+    if as_json:
+        print(json.dumps(show.as_json(watch, command_lines)))
+    else:
+        print("\n".join(show.once(watch, command_lines)))
     return 0
 
 

@@ -126,7 +126,7 @@ def summary(record: Record) -> Iterator[str]:
         if rows:
             yield from table(
                 ("what", "mean", "least", "most"),
-                [[title(n), f"{s.mean:.1f}", f"{s.least:.1f}", f"{s.most:.1f}"] for n, s in rows],
+                [[title(n), f"{s.mean:z.1f}", f"{s.least:z.1f}", f"{s.most:z.1f}"] for n, s in rows],
             )
         joules, how = ledger.energy([i], record.samples)
         if joules is not None:
@@ -158,8 +158,8 @@ def compare(a: Record, b: Record, device: str | None = None) -> Iterator[str]:
     rows = []
     for name in names:
         x, y = statistics(a.series(i, name)), statistics(b.series(j, name))
-        change = f"{100 * (y.mean / x.mean - 1):+.1f}" if x.mean else "-"
-        rows.append([title(name), f"{x.mean:.1f}", f"{y.mean:.1f}", change, f"{x.most:.1f}", f"{y.most:.1f}"])
+        change = f"{100 * (y.mean / x.mean - 1):+z.1f}" if x.mean else "-"
+        rows.append([title(name), f"{x.mean:z.1f}", f"{y.mean:z.1f}", change, f"{x.most:z.1f}", f"{y.most:z.1f}"])
     yield ""
     yield from table(("what", "A mean", "B mean", "B vs A %", "A most", "B most"), rows)
     yield from (*a.notes(), *b.notes())

@@ -8,94 +8,28 @@ import textwrap
 import time
 from collections.abc import Callable
 
-import plotext
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding
-from textual.containers import Grid
+from textual.containers import Grid, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Footer, Input, Static
 
 from lib.gputop import show
-from lib.gputop.watch import Watch
+from lib.gputop.graph import GRAPHS, Graph
+from lib.gputop.processes import ProcessTable, fill
+from lib.gputop.watch import Frozen, View, Watch
 from lib.monitor.base import Device, Sample
-from lib.monitor.users import User
 
-# Reading -> (title, unit, colour, what the highest value can be: fixed, of the device, or None: the highest seen).
-# Colours are of Okabe and Ito's set, which the colour-blind can tell apart.
-GRAPHS = {
-    "utilization": ("utilization", "%", "#56B4E9", 100.0),
-    "memory_used": ("memory", "MiB", "#E69F00", "memory_total"),
-    "temperature": ("temperature", "C", "#D55E00", 100.0),
-    "power": ("power", "W", "#009E73", "power_limit"),
-    "clock": ("clock", "MHz", "#CC79A7", None),
-    "pcie_rx": ("PCIe in", "MiB/s", "#F0E442", None),
-    "memory_clock": ("memory clock", "MHz", "#CC79A7", None),
-    "fan": ("fan", "%", "#56B4E9", 100.0),
-}
 MOST = 4  # graphs at a time
 MAIN = ("utilization", "memory_used", "temperature", "power")  # the others fill up
 USERS = 2.0  # seconds between two looks at all processes, of which there may be thousands
-GIB = 1024
+PATIENCE = 20  # times as long as the last look took, where that is more
 KEPT = "\N{NO-BREAK SPACE}"  # one detail stays on one line
 SPANS = (60, 300, 1800)  # seconds of history
 BESIDE = 69  # columns that a device's line takes beside its name
-COMPACT = 7  # lines up to which a graph has no axis of time
+TALL = 24  # lines of a terminal below which the processes, when they are looked at, take the room of the graphs
 LOW = 8  # lines of all graphs below which there is one row of them
-
-
-class Graph(Static):
-    """One reading of one device over time."""
-
-    points: list[tuple[float, float | None]] = []
-    name_, top, span = "utilization", None, float(SPANS[0])
-
-    def show(self, points: list[tuple[float, float | None]], name: str, top: float | None, span: float) -> None:
-        """points: (seconds, at most 0, value). top: the highest that there can be, if that is known."""
-        self.points, self.name_, self.top, self.span = points, name, top, span
-        self.refresh()
-
-    def render(self) -> Text:
-        """When it is asked for, so at the size it has then."""
-        title, unit, colour, _ = GRAPHS[self.name_]
-        width, height = self.size.width, self.size.height
-        if width < 12 or height < 3:
-            return Text()
-        known = thinned([(t, v) for t, v in self.points if v is not None], 2 * width)
-        seen = max([v for _, v in known] + [1e-9])
-        high = max(self.top, seen) if self.top else seen * 1.05
-        if unit == "MiB" and high >= 10 * GIB:
-            unit, high, known = "GiB", high / GIB, [(t, v / GIB) for t, v in known]
-        reported = self.points and self.points[-1][1] is not None
-        now = f"{known[-1][1]:.{int(unit == 'GiB')}f} {unit}" if reported else "not reported"
-        drawn = picture(known, high, self.span, width, height, f"{title}: {now}")
-        return Text(drawn, style=colour, no_wrap=True)
-
-
-def thinned(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
-    """About `most` of them: of each stretch the highest, so that no peak is lost, and the newest."""
-    step = max(1, -(-len(points) // most))
-    return [max(points[i : i + step], key=lambda p: p[1]) for i in range(0, len(points) - 1, step)] + points[-1:]
-
-
-def picture(points: list[tuple[float, float]], high: float, span: float, width: int, height: int, title: str) -> str:
-    """A graph in characters, `height` lines of `width`. plotext draws what is between title and axis of time."""
-    roomy = height > COMPACT
-    plotext.clear_figure()
-    plotext.theme("clear")
-    plotext.plot_size(width, height - 1 - roomy)
-    plotext.xaxes(False, False)
-    plotext.yaxes(True, False)
-    plotext.xlim(-span, 0)
-    plotext.ylim(0, high)
-    ticks = [0, high / 2, high] if roomy else [0, high]
-    plotext.yticks(ticks, [f"{v:.0f}" for v in ticks])
-    plotext.xticks([], [])
-    if points:
-        plotext.plot([t for t, _ in points], [v for _, v in points], marker="braille")
-    drawn = plotext.uncolorize(plotext.build()).rstrip("\n")
-    start = f"   -{span:.0f} s"
-    return "\n".join([title.center(width), drawn, *([f"{start}{'now':>{width - len(start)}}"] if roomy else [])])
 
 
 class Help(ModalScreen):
@@ -104,21 +38,26 @@ class Help(ModalScreen):
     BINDINGS = [("escape,question_mark,h,q", "dismiss", "close")]
     TEXT = """[b]gputop[/b]: every device of every vendor, and who uses it
 
-up, down    choose a device: graphs and processes are its own
-p, space    pause and go on; reading, and a record of it, go on meanwhile
+up, down    choose a device, for graphs and processes
+p, space    freeze what is shown; a record goes on
+tab         give the processes more room, and back
+pgup, pgdn  scroll the processes
+s, r        sort them by another column; the other way
+/           only those with some words; escape: all
 +, -        sample more or less often
-t           a longer or shorter stretch of time in the graphs
+t           more or less time in the graphs
 ?, h        this page
 q           quit
 
--           a dash means that the device does not report it
-run         the run of a results directory that a process belongs to
+-           what the device does not report
+run         whose process it is: runs come first
 out, in     what the device sends and receives
 
 any of ?, h, q or escape closes this"""
 
     def compose(self) -> ComposeResult:
-        yield Static(self.TEXT, id="help")
+        with VerticalScroll(id="help"):  # of a small terminal
+            yield Static(self.TEXT)
 
 
 class Gputop(App):
@@ -127,20 +66,29 @@ class Gputop(App):
     TITLE = "gputop"
     ENABLE_COMMAND_PALETTE = False
     CSS = """
-    Screen { layout: vertical; }
+    Screen { layout: vertical; overflow: hidden; }
     #top { height: 1; text-style: bold; }
     #devices { height: auto; max-height: 9; }
     #graphs { grid-size: 2; grid-rows: 1fr; grid-gutter: 0 1; height: 1fr; min-height: 6; }
     Graph { height: 100%; width: 100%; }
     #graphs.one { grid-size: 1; }
     #details { height: auto; max-height: 2; }
-    #users { height: auto; max-height: 25%; overflow-x: hidden; scrollbar-size-vertical: 0; }
+    #users { height: auto; max-height: 25%; overflow-x: hidden; scrollbar-size-vertical: 1; }
+    #users:focus { height: 2fr; max-height: 100%; }
+    #filter { display: none; height: 1; border: none; padding: 0; }
+    #filter.open { display: block; }
     #devices { overflow-x: hidden; scrollbar-size-vertical: 0; }
     Help { align: center middle; }
-    #help { width: auto; max-width: 100%; height: auto; max-height: 100%; border: round; padding: 0 2; }
+    #help { width: 60; max-width: 100%; height: auto; max-height: 100%; border: round; padding: 0 2; }
     """
     BINDINGS = [
         Binding("p,space", "pause", "pause"),
+        Binding("s", "sort", "sort"),
+        Binding("r", "turn", "reverse", show=False),
+        Binding("slash", "filter", "filter", key_display="/"),
+        Binding("escape", "drop", "all", show=False),
+        Binding("pageup", "scroll(-1)", "up", show=False, priority=True),
+        Binding("pagedown", "scroll(1)", "down", show=False, priority=True),
         Binding("plus,equals_sign", "faster", "+", show=False),
         Binding("minus", "slower", "-", show=False),
         Binding("t", "span", "time"),
@@ -151,10 +99,15 @@ class Gputop(App):
 
     def __init__(self, watch: Watch, interval: float = 1.0, record: Callable[[list[Sample]], None] | None = None):
         super().__init__()
-        self.watch, self.every, self.record, self.paused, self.span = watch, interval, record, False, SPANS[0]
+        self.watch, self.every, self.record, self.span = watch, interval, record, SPANS[0]
+        self.view: View = watch  # what is shown: the watch, or what it was when it was paused
         self.chosen: Device | None = None
-        self.asked: tuple[Device, float] | None = None
-        self.users: list[User] = []
+        self.asked: tuple[Device, float, float] | None = None  # whose processes, when, and seconds until the next look
+        self.now, self.stamp = 0.0, ""  # of what is shown
+
+    @property
+    def paused(self) -> bool:
+        return self.view is not self.watch
 
     def compose(self) -> ComposeResult:
         yield Static(id="top")
@@ -163,12 +116,14 @@ class Gputop(App):
             for i in range(MOST):
                 yield Graph(id=f"graph{i}")
         yield Static(id="details")
-        yield DataTable(id="users", cursor_type="none", show_cursor=False)
+        yield ProcessTable(id="users")
+        yield Input(id="filter", placeholder="words of a process", select_on_focus=False)
         yield Footer()
 
     def on_mount(self) -> None:
         self.query_one("#devices", DataTable).focus()
-        self.query_one("#users", DataTable).can_focus = False
+        self.processes = self.query_one("#users", ProcessTable)
+        self.words = self.query_one("#filter", Input)
         self.timer = self.set_interval(self.every, self.tick)
         self.watch.tick()
         self.call_after_refresh(self.show)
@@ -190,6 +145,8 @@ class Gputop(App):
         """Everything anew from what was read last."""
         if not self.is_mounted or isinstance(self.screen, Help):
             return
+        self.now = self.view.clock()
+        self.stamp = self.stamp if self.paused else time.strftime("%H:%M:%S")
         self.show_top()
         self.show_devices()
         if self.chosen:
@@ -199,28 +156,28 @@ class Gputop(App):
 
     def show_top(self) -> None:
         state = "PAUSED" if self.paused else f"every {self.every:g} s"
-        note = f"  note: {self.watch.said[-1]}" if self.watch.said else ""
-        note = note if self.watch.devices else "  no device answers: neither a GPU's driver nor the host"
-        self.query_one("#top", Static).update(
-            Text(f"gputop  {platform.node()}  {time.strftime('%H:%M:%S')}  {state}{note}", no_wrap=True)
-        )
+        note = f"note: {self.view.said[-1]}" if self.view.said else ""
+        note = note if self.view.devices else "no device answers: neither a GPU's driver nor the host"
+        words = ("gputop", platform.node(), self.stamp, state, self.processes.order_words(), note)
+        self.query_one("#top", Static).update(Text("  ".join(filter(None, words)), no_wrap=True))
 
     def show_devices(self) -> None:
-        table, devices = self.query_one("#devices", DataTable), self.watch.devices
+        table, devices = self.query_one("#devices", DataTable), self.view.devices
         if not devices:
             return
         self.chosen = self.chosen if self.chosen in devices else devices[0]
         room = max(8, self.size.width - BESIDE)
-        rows = [show.row(self.watch, d) for d in devices]
+        rows = [show.row(self.view, d) for d in devices]
         fill(table, show.HEADS, [[r[0], r[1][:room], *r[2:]] for r in rows])
         table.move_cursor(row=devices.index(self.chosen), animate=False)
 
     def show_graphs(self, device: Device) -> None:
-        history = list(self.watch.history.get(device, ()))
-        now = self.watch.clock()
+        history = list(self.view.history.get(device, ()))
+        now = self.now
         recent = [(t - now, s) for t, s in history if now - t <= self.span]
         reported = [n for n in GRAPHS if any(getattr(s, n) is not None for _, s in recent)][:MOST]
         place = self.query_one("#graphs")
+        place.display = self.size.height >= TALL or not self.processes.has_focus
         if place.size.height < LOW or (len(reported) == 3 and reported[2] not in MAIN):
             reported = reported[:2]
         place.set_class(len(reported) == 1, "one")
@@ -230,28 +187,29 @@ class Gputop(App):
             if i < len(reported):
                 name = reported[i]
                 top = GRAPHS[name][3]
-                top = self.watch.total(device, top) if isinstance(top, str) else top
+                top = self.view.total(device, top) if isinstance(top, str) else top
                 graph.show([(t, getattr(s, name)) for t, s in recent], name, top, self.span)
 
     def show_details(self, device: Device) -> None:
-        more = "  ".join(what.replace(" ", KEPT) for what in show.details(device, self.watch.latest(device)))
+        more = "  ".join(what.replace(" ", KEPT) for what in show.details(device, self.view.latest(device)))
         lines = textwrap.wrap(more, max(20, self.size.width))
         self.query_one("#details", Static).update(Text("\n".join(lines).replace(KEPT, " ")))
 
     def show_users(self, device: Device) -> None:
-        now = self.watch.clock()
-        if self.asked is None or self.asked[0] is not device or now - self.asked[1] >= USERS:
-            self.asked, self.users = (device, now), self.watch.users(device, 20)
-        users = self.users
-        runs = max((len(u.run or "") for u in users), default=0) and 34
-        rows = []
-        for u in users:
-            pid, owner, run, memory, busy, command = show.user(u)
-            rows.append([pid, owner[:10], run[: runs or 1], memory, busy, command[:200]])
-        fill(self.query_one("#users", DataTable), show.USER_HEADS, rows)
+        """Who uses a device; asked again when the last look is old enough."""
+        if self.paused:
+            self.processes.show(self.view.users(device))
+        elif self.asked is None or self.asked[0] is not device or self.now - self.asked[1] >= self.asked[2]:
+            begun = time.perf_counter()
+            self.processes.show(self.watch.users(device))
+            took = time.perf_counter() - begun
+            self.asked = device, self.now, max(USERS, PATIENCE * took)
+
+    def on_descendant_focus(self) -> None:
+        self.call_after_refresh(self.show)
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
-        devices = self.watch.devices
+        devices = self.view.devices
         if event.data_table.id == "devices" and event.cursor_row < len(devices):
             new = devices[event.cursor_row]
             if new is not self.chosen:
@@ -259,8 +217,45 @@ class Gputop(App):
                 self.call_after_refresh(self.show)
 
     def action_pause(self) -> None:
-        self.paused = not self.paused
+        if self.paused:
+            self.view, self.asked = self.watch, None
+        else:
+            known = {self.asked[0]: self.processes.users} if self.asked else {}
+            self.view = Frozen(self.watch, self.now, known)
+        self.show()
+
+    def action_sort(self) -> None:
+        self.processes.next_order()
         self.show_top()
+
+    def action_turn(self) -> None:
+        self.processes.turn()
+        self.show_top()
+
+    def action_scroll(self, pages: int) -> None:
+        table = self.processes
+        table.scroll_relative(y=pages * max(1, table.size.height - 2), animate=False)
+
+    def check_action(self, action: str, parameters: tuple) -> bool:
+        """The help page scrolls with the keys of the processes."""
+        return action != "scroll" or not isinstance(self.screen, Help)
+
+    def action_filter(self) -> None:
+        self.words.add_class("open")
+        self.words.focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self.processes.keep(event.value)
+        self.show_top()
+
+    def on_input_submitted(self) -> None:
+        self.words.remove_class("open")
+        self.query_one("#devices", DataTable).focus()
+
+    def action_drop(self) -> None:
+        """Show all processes again."""
+        self.words.value = ""
+        self.on_input_submitted()
 
     def action_faster(self) -> None:
         self.pace(max(0.1, self.every / 2))
@@ -280,20 +275,3 @@ class Gputop(App):
 
     def action_help(self) -> None:
         self.push_screen(Help(), lambda _: self.show())
-
-
-def fill(table: DataTable, heads: tuple[str, ...], rows: list[list[str]]) -> None:
-    """The rows of a table; cells that are there are overwritten, so that it does not flicker. They are Text, for a
-    plain word in brackets would be taken for a style."""
-    if not table.columns:
-        for head in heads:
-            table.add_column(head, key=head)
-    while table.row_count > len(rows):
-        table.remove_row(str(table.row_count - 1))
-    for i, row in enumerate(rows):
-        if i >= table.row_count:
-            table.add_row(*map(Text, row), key=str(i))
-        else:
-            for head, cell in zip(heads, row, strict=True):
-                if table.get_cell(str(i), head).plain != cell:
-                    table.update_cell(str(i), head, Text(cell), update_width=True)

@@ -13,9 +13,32 @@ KEPT = 1800.0  # seconds of history
 TOGETHER = Device("all", 0, "all GPUs")
 
 
-class Watch:
-    """tick() reads everything once. history: device -> (seconds on a monotonic clock, Sample), oldest first. Of several
-    GPUs there is an aggregate, TOGETHER, before them. said: what backends complained of."""
+class View:
+    """What is known of devices at one moment. history: device -> (seconds on a monotonic clock, Sample), oldest first.
+    said: what backends complained of. Of several GPUs there is an aggregate, TOGETHER, before them."""
+
+    devices: list[Device]
+    history: dict[Device, Iterable[tuple[float, Sample]]]
+    said: list[str]
+
+    def latest(self, device: Device) -> Sample:
+        kept = self.history.get(device)
+        return kept[-1][1] if kept else Sample()
+
+    def total(self, device: Device, what: str) -> float | None:
+        """Return memory_total or power_limit; of TOGETHER the sum, where all say it."""
+        each = [getattr(d, what) for d in self.parts(device)]
+        return None if None in each else sum(each)
+
+    def parts(self, device: Device) -> list[Device]:
+        """Return the devices that one stands for: of TOGETHER every whole GPU."""
+        if device is not TOGETHER:
+            return [device]
+        return [d for d in self.devices if d is not TOGETHER and d.vendor != "cpu" and d.part is None]
+
+
+class Watch(View):
+    """Devices as they are now: tick() reads everything once."""
 
     def __init__(self, readings: Readings | None = None, clock=time.monotonic):
         self.said: list[str] = []
@@ -46,25 +69,28 @@ class Watch:
         while now - kept[0][0] > KEPT:
             kept.popleft()
 
-    def latest(self, device: Device) -> Sample:
-        kept = self.history.get(device)
-        return kept[-1][1] if kept else Sample()
+    def users(self, device: Device) -> list[User]:
+        """Who uses a device: those of runs first, and of each the most memory first."""
+        mine = [d for d in self.readings.devices if d.vendor != "cpu"] if device is TOGETHER else [device]
+        return described(merged(p for d in mine for p in self.readings.processes(d)))
 
-    def total(self, device: Device, what: str) -> float | None:
-        """memory_total or power_limit; of TOGETHER the sum, where all say it."""
-        if device is not TOGETHER:
-            return getattr(device, what)
-        each = [getattr(d, what) for d in self.readings.devices if d.vendor != "cpu" and d.part is None]
-        return None if None in each else sum(each)
 
-    def users(self, device: Device, most: int | None = None) -> list[User]:
-        """Who uses a device, the most memory first."""
-        mine = self.readings.devices if device is TOGETHER else [device]
-        found = merged(
-            p for d in mine if d.vendor != "cpu" or device is not TOGETHER for p in self.readings.processes(d)
-        )
-        found.sort(key=lambda p: -(p.memory or 0))
-        return described(found[:most])
+class Frozen(View):
+    """A Watch as it was at one moment, for as long as one looks at it. users: those that are known already."""
+
+    def __init__(self, watch: Watch, now: float, users: dict[Device, list[User]]):
+        self.clock, self.devices, self.said = lambda: now, list(watch.devices), list(watch.said)
+        self.history = {device: list(kept) for device, kept in watch.history.items()}
+        self._users = {d: users[d] if d in users else watch.users(d) for d in self.devices}
+
+    def users(self, device: Device) -> list[User]:
+        return self._users[device]
+
+
+def head(users: list[User], most: int) -> list[User]:
+    """Return those of runs, however many, and the first `most` of the others."""
+    others = [u for u in users if u.run is None][:most]
+    return [*(u for u in users if u.run is not None), *others]
 
 
 def merged(processes: Iterable[Process]) -> list[Process]:

@@ -1,34 +1,65 @@
 """Whose the processes on a device are, and which run of ours they belong to."""
 
 import contextlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from lib.monitor.base import Process
+from lib.monitor.source import Tree
 
 SAMPLER = "lib.monitor.sampler"
+FRESH = 10.0  # seconds that what is known of a process is taken to hold; it may call exec
 
 
 @dataclass(frozen=True)
 class User:
-    """A process on a device: memory in MiB, utilization in percent; run: the id of the run that it belongs to, or
-    None."""
+    """A process on a device: memory in MiB, utilization in percent; name: of its program; command: the whole command
+    line, which may hold secrets; run: the id of the run that it belongs to, or None."""
 
     pid: int
     memory: float | None
     utilization: float | None
     owner: str
+    name: str
     command: str
     run: str | None
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What the system says of a process, and when it was asked, in seconds on a monotonic clock."""
+
+    owner: str
+    name: str
+    command: str
+    asked: float
+
+
+_known: dict = {}  # psutil.Process, which knows its start -> Facts
+
+
 def described(processes: list[Process]) -> list[User]:
-    runs = started_runs()
-    return [one(p, runs) for p in processes]
+    """Return what the system says of processes: those of runs first, and of each the most memory first."""
+    runs = run_members()
+    found = [describe(p, runs.get(p.pid)) for p in processes]
+    gone = [p for p in _known if time.monotonic() - _known[p].asked > 2 * FRESH]
+    for p in gone:
+        del _known[p]
+    return sorted(found, key=lambda u: (u.run is None, -(u.memory or 0), -(u.utilization or 0)))
+
+
+def run_members() -> dict[int, str]:
+    """Return pid -> run id of the processes of every run on this machine that has a sampler, descendants included."""
+    found = {}
+    for pid, run in started_runs().items():
+        tree = Tree([pid])
+        found |= dict.fromkeys({pid, *tree.below(pid)}, run)
+    return found
 
 
 def started_runs() -> dict[int, str]:
-    """pid -> run id, of every run on this machine that has a sampler: its command line says both."""
+    """Return pid -> run id of every run on this machine that has a sampler: its command line says both."""
     import psutil
 
     found = {}
@@ -43,18 +74,21 @@ def started_runs() -> dict[int, str]:
     return found
 
 
-def one(process: Process, runs: dict[int, str]) -> User:
-    """What the system says of a process; of one in another container nothing."""
+def describe(process: Process, run: str | None) -> User:
+    """Return what the system says of a process; of one in another container nothing."""
     import psutil
 
-    owner = command = "?"
-    run = runs.get(process.pid)
+    facts = None
     with contextlib.suppress(psutil.Error, KeyError):
         p = psutil.Process(process.pid)
-        owner, command = p.username(), " ".join(p.cmdline()) or p.name()
-        while run is None and p is not None and p.pid > 1:
-            run, p = runs.get(p.pid), p.parent()
-    return User(process.pid, process.memory, process.utilization, clean(owner), clean(command), run and clean(run))
+        facts = _known.get(p)
+        if facts is None or time.monotonic() - facts.asked > FRESH:
+            with p.oneshot():
+                name, owner = p.name(), p.username()
+            command = " ".join(p.cmdline()) or name
+            facts = _known[p] = Facts(clean(owner), clean(name), clean(command), time.monotonic())
+    known = (facts.owner, facts.name, facts.command) if facts else ("?", "?", "?")
+    return User(process.pid, process.memory, process.utilization, *known, run and clean(run))
 
 
 def clean(text: str) -> str:

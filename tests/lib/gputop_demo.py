@@ -1,7 +1,7 @@
 """Machines that are not there, for tests and the screenshot of the live view: what devices say follows the clock, so
 that a view can be shown with an hour of history in no time.
 
-    python tests/lib/gputop_demo.py [two|none|mixed]      the live view of such a machine
+    python tests/lib/gputop_demo.py [two|none|mixed] [--people]     the live view of such a machine
 """
 
 import math
@@ -13,6 +13,7 @@ sys.path[:0] = [str(Path(__file__).parent.parent.parent), str(Path(__file__).par
 from lib.gputop.watch import Watch  # noqa: E402
 from lib.monitor.base import Device, Process, Sample  # noqa: E402
 from lib.monitor.source import Readings  # noqa: E402
+from lib.monitor.users import User  # noqa: E402
 
 GIB = 1024
 A100 = Device("nvidia", 0, "NVIDIA A100-SXM4-80GB", "GPU-0", 80 * GIB, 400.0, 8.0, "0000:07:00.0", "PCIe 4 x16", 12)
@@ -88,7 +89,21 @@ def lived(machine: str, seconds: int = 60) -> Watch:
     return found
 
 
+def people(processes: list[Process]) -> list[User]:
+    """Many users in the place of the few that use the first device; two are of runs."""
+    found = []
+    for i in range(40 if processes else 0):
+        run = {7: "gpt2_adamwprune_bitter7_state_50", 30: "gpt2_adamw_movement_50"}.get(i)
+        name = "python" if run else f"program{i}"
+        command = f"python gpt2/train.py --run results/{run}" if run else f"/usr/bin/{name} --password=secret{i}"
+        found.append(User(1000 + i, 4000.0 - 100 * i, float(i * 7 % 40), "ada" if i % 2 else "bob", name, command, run))
+    return found
+
+
 if __name__ == "__main__":
+    import lib.gputop.watch
     from lib.gputop.tui import Gputop
 
+    if "--people" in sys.argv:
+        lib.gputop.watch.described = people
     Gputop(lived((sys.argv[1:] or ["mixed"])[0])).run()

@@ -5,17 +5,19 @@ import html
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from gputop_demo import A100, HOST, lived, watch
+from gputop_demo import A100, HOST, lived, people, watch
+from screens import Terminal, needs_tmux
 
 from lib.gputop import show
-from lib.gputop.recorded import Record, statistics
+from lib.gputop.graph import picture
+from lib.gputop.processes import arrange, matching
+from lib.gputop.recorded import Record, compare, statistics, summary
 from lib.gputop.tui import SPANS, Gputop
 from lib.gputop.watch import TOGETHER, merged, together
 from lib.monitor import stats
@@ -88,8 +90,8 @@ def test_keys():
         kept = len(app.watch.history[A100])
         app.watch.clock.now += 20
         app.tick()
-        await pilot.pause()
         assert len(app.watch.history[A100]) == kept + 1  # it goes on reading
+        await pilot.pause()
         assert text(app) == before
         await pilot.press("p", "plus")
         assert app.every == 0.5
@@ -146,6 +148,117 @@ def test_a_device_that_goes_and_one_that_comes():
     view(check)
 
 
+def shown_pids(app) -> list[str]:
+    """The processes on the screen, from above."""
+    return re.findall(r"^ ?(10\d\d) ", text(app), re.MULTILINE)
+
+
+def test_processes_scroll_with_those_of_runs_first(monkeypatch):
+    monkeypatch.setattr("lib.gputop.watch.described", people)
+
+    async def check(app, pilot):
+        first = shown_pids(app)
+        assert first[:4] == ["1007", "1030", "1000", "1001"]
+        await pilot.press("pagedown")
+        await pilot.pause()
+        then = shown_pids(app)
+        assert then[0] in first
+        assert then[-1] not in first
+        app.watch.clock.now += 10  # asked again, they stay where they are
+        app.tick()
+        await pilot.pause()
+        assert shown_pids(app) == then
+        await pilot.press("tab")
+        await pilot.pause()
+        assert len(shown_pids(app)) > len(first)
+        await pilot.press("end")
+        await pilot.wait_for_scheduled_animations()
+        assert shown_pids(app)[-1] == "1039"
+
+    view(check, seconds=2)
+
+
+def test_processes_are_sorted_by_keys(monkeypatch):
+    monkeypatch.setattr("lib.gputop.watch.described", people)
+
+    async def check(app, pilot):
+        await pilot.press("s")
+        await pilot.pause()
+        assert "by busy" in text(app)
+        assert shown_pids(app)[:4] == ["1030", "1007", "1017", "1034"]
+        await pilot.press("r")
+        await pilot.pause()
+        assert "by busy backwards" in text(app)
+        assert shown_pids(app)[:3] == ["1007", "1030", "1000"]
+
+    view(check, seconds=2)
+
+
+def test_processes_are_filtered(monkeypatch):
+    monkeypatch.setattr("lib.gputop.watch.described", people)
+
+    async def check(app, pilot):
+        await pilot.press("slash", "t", "e")
+        app.words.value = "bob PROGRAM2"
+        await pilot.pause()
+        assert set(shown_pids(app)) == {"1002", "1020", "1022", "1024", "1026", "1028"}
+        assert app.span == SPANS[0]  # letters are words of the filter, no keys
+        await pilot.press("enter", "t")
+        await pilot.pause()
+        assert "filter: bob PROGRAM2" in text(app)
+        assert app.span == SPANS[1]
+        await pilot.press("escape")
+        await pilot.pause()
+        assert shown_pids(app)[:3] == ["1007", "1030", "1000"]
+        await pilot.press("slash", "q", "escape", "q")
+        await pilot.pause()
+        assert not app.is_running
+
+    view(check, seconds=2)
+
+
+@pytest.mark.parametrize("order", ["memory", "busy", "run", "user", "command", "pid"])
+def test_every_order(order):
+    """Those of runs first, whatever is not reported."""
+    users = [*people([Process(1)]), User(1, None, None, "?", "?", "?", None)]
+    for backwards in (False, True):
+        found = arrange(users, order, backwards)
+        assert sorted(map(id, found)) == sorted(map(id, users))
+        assert [u.run is None for u in found] == [False] * 2 + [True] * 39
+    assert matching(users, "no such words") == []
+
+
+def test_a_pause_freezes_all_that_is_shown(monkeypatch):
+    """Whatever one looks at then is of that moment, and what is read meanwhile is there when it goes on."""
+    seconds = iter(range(1000))
+    monkeypatch.setattr("lib.gputop.tui.time.strftime", lambda _: f"12:00:{next(seconds):02}")
+    monkeypatch.setattr("lib.gputop.watch.described", people)
+
+    async def check(app, pilot):
+        await pilot.press("down", "p")
+        await pilot.pause()
+        before = text(app)
+        app.watch.clock.now += 50
+        app.tick()
+        monkeypatch.setattr("lib.gputop.watch.described", lambda processes: [])
+        await pilot.press("down")
+        await pilot.pause()
+        assert text(app) != before
+        await pilot.press("up", "t", "t", "t")
+        await pilot.resize_terminal(90, 24)
+        await pilot.pause()
+        await pilot.resize_terminal(100, 30)
+        await pilot.pause()
+        await pilot.pause()
+        assert text(app) == before
+        await pilot.press("p")
+        await pilot.pause()
+        assert "PAUSED" not in text(app)
+        assert shown_pids(app) == []
+
+    view(check)
+
+
 def test_several_gpus_as_one():
     one, other = Sample(50, 10, None, 70, 100, energy=5), Sample(100, 30, None, 60, None, energy=6)
     assert together([one, other]) == Sample(75, 40, temperature=70, energy=11)
@@ -191,7 +304,7 @@ def test_a_process_may_call_itself_anything():
 
 
 def test_the_view_takes_no_name_for_a_style(monkeypatch):
-    wild = User(1, 5.0, None, "[red]", "[/b] [bold", "[x]")
+    wild = User(1, 5.0, None, "[red]", "sh", "[/b] [bold", "[x]")
     monkeypatch.setattr("lib.gputop.watch.described", lambda processes: [wild])
 
     async def check(app, pilot):
@@ -202,7 +315,7 @@ def test_the_view_takes_no_name_for_a_style(monkeypatch):
 
 
 def test_once_and_json_and_two_at_once():
-    with subprocess.Popen([sys.executable, SCRIPT, "--json"], stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen([sys.executable, SCRIPT, "--once", "--json"], stdout=subprocess.PIPE, text=True) as other:
         found = gputop("--once")
         shown = json.loads(other.stdout.read())
     assert found.returncode == 0
@@ -210,7 +323,42 @@ def test_once_and_json_and_two_at_once():
     host = next(d for d in shown["devices"] if d["vendor"] == "cpu")
     assert host["utilization"] is not None
     assert host["memory_used"] < host["memory_total"]
-    assert host["processes"][0]["memory"] >= host["processes"][-1]["memory"]
+    others = [u for u in host["processes"] if u["run"] is None]
+    assert others[0]["memory"] >= others[-1]["memory"]
+    assert len(others) <= 10
+    assert not [u for u in others if "command" in u]
+
+
+def test_whole_command_lines_on_request_alone(monkeypatch):
+    """Of those of runs all, and of the others ten: a command line may hold a password."""
+    monkeypatch.setattr("lib.gputop.watch.described", lambda found: sorted(people(found), key=lambda u: u.run is None))
+    found = lived("two", 2)
+    for secret, whole in ((0, False), (10, True)):
+        shown = show.as_json(found, whole)["devices"][0]["processes"]
+        assert [u["run"] is None for u in shown] == [False] * 2 + [True] * 10
+        assert json.dumps(shown).count("secret") == secret
+        assert {u["name"] for u in shown[:2]} == {"python"}
+        assert "\n".join(show.once(found, whole)).count("secret") == 2 * secret  # the GPU and the host
+
+
+def test_nothing_rounds_to_minus_zero():
+    """A counter or a sensor may be a little below 0."""
+    low = Sample(*[-0.004] * len(vars(Sample())))
+    said = [*show.cells(A100, low, 10.0, 10.0), *show.details(A100, low), *show.user(User(1, -0.004, -0.004, *"abcd"))]
+    assert not [word for word in said if re.search(r"-0(?![.]?[1-9])", word)], said
+    drawn = picture([(-1.0, -0.004), (0.0, 0.0)], 1e-9, 60.0, 40, 10, "x")
+    assert "-0┤" not in drawn  # and it is drawn at once: plotext takes for ever over what is far outside
+
+
+def test_a_comparison_has_no_minus_zero(tmp_path):
+    for name, power in (("a", 100.0), ("b", 99.999)):
+        with stats.Writer(tmp_path / name) as writer:
+            writer.header([A100])
+            writer.sample(0, "train", [Sample(power=power, temperature=-0.004)])
+    told = "\n".join(compare(Record.of(tmp_path / "a"), Record.of(tmp_path / "b")))
+    assert "+0.0" in told
+    assert "-0.0" not in told
+    assert "-0.0" not in "\n".join(summary(Record.of(tmp_path / "a")))
 
 
 def test_a_record_as_table_and_picture(tmp_path):
@@ -258,7 +406,9 @@ def test_recording_ends_at_an_interrupt_with_all_that_was_read(tmp_path):
         (["--interval", "2", "--once"], "--interval is of the live view"),
         (["--gen-graph", "x", "--output", "y.jpg"], "ends in .png"),
         (["--nope"], "unrecognized arguments: --nope"),
-        (["--once", "--json"], "not allowed with"),
+        (["--summary", "x", "--json"], "does not go with recorded files"),
+        (["--summary", "x", "--once"], "not allowed with"),
+        (["--command-lines"], "--command-lines goes with --once or --json"),
         (["--stats", "x", "--once"], "--stats records what is seen over time"),
         (["--duration", "3"], "--duration goes with --stats"),
         (["--device", "cpu 0"], "--device goes with"),
@@ -342,42 +492,7 @@ def test_no_torch_for_gputop():
     assert found.returncode == 0, found.stderr
 
 
-class Terminal:
-    """A real one: tmux, with a server of its own."""
-
-    def __init__(self, size, command, name):
-        self.tmux = ["tmux", "-u", "-L", name, "-f", "/dev/null"]
-        width, height = size
-        self("new-session", "-d", "-s", "t", "-x", str(width), "-y", str(height), command)
-
-    def __call__(self, *args):
-        return subprocess.run([*self.tmux, *args], check=True, capture_output=True, text=True).stdout
-
-    def shows(self, word, seconds=15):
-        """The screen, once it has this word."""
-        deadline = time.monotonic() + seconds
-        while word not in (seen := self("capture-pane", "-t", "t", "-p")):
-            assert time.monotonic() < deadline, seen
-            time.sleep(0.1)
-        return seen
-
-    def hides(self, word, seconds=15):
-        deadline = time.monotonic() + seconds
-        while word in (seen := self("capture-pane", "-t", "t", "-p")):
-            assert time.monotonic() < deadline, seen
-            time.sleep(0.1)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        subprocess.run([*self.tmux, "kill-server"], capture_output=True)
-
-
-terminal = pytest.mark.skipif(not shutil.which("tmux"), reason="no tmux here")
-
-
-@terminal
+@needs_tmux
 @pytest.mark.parametrize("size", [(80, 24), (200, 50)])
 @pytest.mark.parametrize("setting", ["NO_COLOR=1", "TERM=vt100", "TERM=xterm-256color"])
 def test_in_a_real_terminal(size, setting, tmp_path):
@@ -401,7 +516,7 @@ def test_in_a_real_terminal(size, setting, tmp_path):
         screen.shows("status 0")
 
 
-@terminal
+@needs_tmux
 def test_the_live_view_of_this_machine_records_and_leaves_the_terminal_as_it_was(tmp_path):
     path = tmp_path / "m.jsonl"
     command = f"{sys.executable} {SCRIPT} --stats {path} --interval 0.2; echo status $?; cat"
@@ -432,7 +547,7 @@ def test_the_screenshot_of_the_docs(monkeypatch):
     def told(processes):
         command = "python gpt2/train.py --run test_matrix_results/"
         return [
-            User(p.pid, p.memory, p.utilization, "ada", command + ids[p.pid], ids[p.pid]) for p in processes
+            User(p.pid, p.memory, p.utilization, "ada", "python", command + ids[p.pid], ids[p.pid]) for p in processes
         ]  # fmt: skip
 
     monkeypatch.setattr("lib.gputop.watch.described", told)
