@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from typing import NoReturn
 
 from lib import ROOT
 from lib.config import Config
@@ -13,6 +15,7 @@ from lib.rundir import RunDir
 from lib.spec import RunSpec
 
 STARTED = "LOCAL_WORLD_SIZE"  # what torchrun tells the processes that it starts
+INTERRUPTED = threading.Event()
 GRACE_S = 15.0  # what interrupted processes have to put their papers in order
 
 
@@ -34,6 +37,30 @@ def follow(number: int) -> None:
 
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
+
+
+def listen() -> None:
+    """Have SIGTERM interrupt a run, whatever it was started by: a shell has what it starts in the background ignore
+    SIGINT, and that is inherited. To one of several processes torchrun says by SIGTERM that another has failed: that
+    ends it, since while it waits for that one no handler is called; and an interrupt comes as SIGINT."""
+    several = started() > 1
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if several else interrupt)
+    if several:
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def interrupt(number, frame) -> NoReturn:
+    """Noted, too: of several processes one that has ended by it may reach the next as a lost connection first."""
+    INTERRUPTED.set()
+    raise KeyboardInterrupt
+
+
+def end_process(code: int) -> NoReturn:
+    """End at once: an orderly end takes down the process group first, which waits for processes that wait for this one.
+    Theirs is a lost connection then, and torchrun ends those that do not notice."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def together(run: RunDir, spec: RunSpec, count: int) -> int:

@@ -1,7 +1,6 @@
 """Where a model's train.py ends up: flags, `--config FILE` or `--run DIR` -> run directory -> Trainer."""
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,7 +14,8 @@ from lib.spec import RunSpec
 def main(model: str, make_task: Callable, argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 the run failed or diverged, 2 bad input, 130 interrupted. The task is made, and torch
     imported, only when the flags are known to be right."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    launch.listen()
+    request = None
     try:
         request = cli.parse(model, sys.argv[1:] if argv is None else argv)
         try:
@@ -25,14 +25,18 @@ def main(model: str, make_task: Callable, argv: list[str] | None = None) -> int:
         if request.run:
             run = rundir.RunDir(request.run)
             config = Config.load(run.config)
-            return one(task, run, config, run.spec())
-        return alone(task, request.config)
+            code = one(task, run, config, run.spec())
+        else:
+            code = alone(task, request.config)
     except InputError as e:
         print(f"error: {e}", file=sys.stderr)
-        return 2
+        code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        code = 130
+    if code and request and request.run and launch.started() > 1:
+        launch.end_process(code)
+    return code
 
 
 def alone(task, config: Config) -> int:
@@ -66,20 +70,25 @@ def one(task, run: rundir.RunDir, config: Config, spec: RunSpec) -> int:
 
     try:
         status = train(task, run, config, spec)
-    except KeyboardInterrupt:
-        if os.environ.get("RANK", "0") == "0":
-            with run.metrics.open("a") as f:
-                f.write('{"event": "interrupted"}\n')
-        raise
-    except InputError as e:
-        if failed(run, f"{e}\n"):
-            raise
-        return 2  # another process has said it
-    except BaseException:
+    except BaseException as e:
+        if isinstance(e, KeyboardInterrupt) or launch.INTERRUPTED.is_set():
+            interrupted(run)
+            raise KeyboardInterrupt from None
+        if isinstance(e, InputError):
+            if failed(run, f"{e}\n"):
+                raise
+            return 2  # another process has said it
         failed(run, traceback.format_exc())
         traceback.print_exc()
         return 1
     return 0 if status == "done" else 1
+
+
+def interrupted(run: rundir.RunDir) -> None:
+    """Write it down, once."""
+    if os.environ.get("RANK", "0") == "0":
+        with run.metrics.open("a") as f:
+            f.write('{"event": "interrupted"}\n')
 
 
 def failed(run: rundir.RunDir, why: str) -> bool:

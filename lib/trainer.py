@@ -276,16 +276,16 @@ class Trainer:
 
 
 def train(task, rundir: RunDir, config: Config, spec: RunSpec) -> str:
-    """Train one run in its directory; its status. Raises what went wrong; the caller writes it down."""
+    """Train one run in its directory; its status. Raises what went wrong; the caller writes it down, and ends the
+    process where there are several: leaving would wait for the others, which wait for this one."""
     here = join(config.read(hyper.Training))
-    try:
-        if here.leader:
-            rundir.clear()
-        options, pids = config.read(MonitorOptions), here.pids()
-        if not here.leader:
-            options = dataclasses.replace(options, monitor=False)
-        with Monitor(options, rundir.monitor, pids) as monitor:
-            monitor.phase("load")
-            return Trainer(task, spec, config, rundir, monitor, here).run()
-    finally:
-        here.leave()
+    if here.leader:
+        rundir.clear()
+    options, pids = config.read(MonitorOptions), here.pids()
+    if not here.leader:
+        options = dataclasses.replace(options, monitor=False)
+    with Monitor(options, rundir.monitor, pids) as monitor:
+        monitor.phase("load")
+        status = Trainer(task, spec, config, rundir, monitor, here).run()
+    here.leave()
+    return status

@@ -83,6 +83,8 @@ class World:
             raise RuntimeError(f"{what} of process {odd[0]} differ from those of the leader")
 
     def leave(self) -> None:
+        """Take part no longer. Waits for what is under way, so only a process that has finished may leave: one that has
+        failed ends (launch.end_process), which the others notice at once."""
         if self.size > 1:
             dist.destroy_process_group()
 

@@ -1,7 +1,12 @@
-"""What each process of test_distributed.py runs: `torchrun world_worker.py CASE`; the leader prints one JSON line."""
+"""What each process of test_distributed.py runs: `torchrun world_worker.py CASE`; the leader prints one JSON line.
+
+`torchrun world_worker.py fails RANK DIR` trains the run of a directory as a train.py does, but that process raises in
+its third step, while the other waits for its gradients.
+"""
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -71,7 +76,27 @@ def differ(world):
     return {"noticed": noticed, "by": int(counted), "leads": world.leaders(world.leader), "pids": len({*world.pids()})}
 
 
+def fails(rank, path):
+    """The exit status of a train.py whose process `rank` raises."""
+    from train_kit import Like
+
+    from lib.main import main
+
+    class Broken(Like):
+        steps = 0
+
+        def loss(self, *given):
+            self.steps += 1
+            if self.steps == 3 and os.environ["RANK"] == rank:
+                raise RuntimeError(f"process {rank} is broken")
+            return self.task.loss(*given)
+
+    return main("lenet5", Broken, ["--run", path])
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "fails":
+        sys.exit(fails(*sys.argv[2:]))
     here = join(Training(ddp_num_gpus=2, device="cpu"))
     result = {"batchnorm": batchnorm, "resnet": resnet, "differ": differ}[sys.argv[1]](here)
     if here.leader:
