@@ -1,65 +1,29 @@
 """What tests share: the checkout's root, configurations, and a copy of the repository to be a user in."""
 
+import compileall
 import os
+import py_compile
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+# Workers share the cores: each takes one, and threads wait asleep. torch reads both when it is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for a plain `pytest`, which does not add it
+
+from house import Repo, pytest_collection_modifyitems, pytest_configure, pytest_unconfigure  # noqa: E402, F401
 
 from lib import kconfig  # noqa: E402
 
 # The first example of a property pays for imports and for the parse of Kconfig.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
-
-# What a make around the tests, or the user's shell, would say to the programs under test.
-AMBIENT = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "VIRTUAL_ENV", "PYTHON", "PRESET", "FORMAT", "CONFIG_", "srctree")
-
-
-def environment(**extra: str) -> dict[str, str]:
-    """This process's environment as a user has it in a fresh shell."""
-    own = {k: v for k, v in os.environ.items() if k not in AMBIENT and not k.startswith("OVERRIDE_")}
-    return own | {"PYTHONDONTWRITEBYTECODE": "1"} | extra
-
-
-class Repo:
-    """A copy of the program in a directory of its own; commands run as a user would give them there."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.config = path / ".config"
-
-    def run(self, *argv: str, cwd: str = ".", **env: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            argv, cwd=self.path / cwd, env=environment(**env), stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
-
-    def make(self, *args: str, **env: str) -> subprocess.CompletedProcess:
-        """make with the interpreter that runs the tests, unless PYTHON= is given."""
-        own = () if any(a.startswith("PYTHON=") for a in args) else (f"PYTHON={sys.executable}",)
-        return self.run("make", *own, *args, **env)
-
-    @staticmethod
-    def failed(done: subprocess.CompletedProcess, *says: str) -> None:
-        """make failed, and the message says all of this."""
-        assert done.returncode == 2, done.stdout
-        assert "Traceback" not in done.stderr
-        for part in says:
-            assert part in done.stderr
-
-    def script(self, *args: str, cwd: str = ".", **env: str) -> subprocess.CompletedProcess:
-        return self.run(sys.executable, *args, cwd=cwd, **env)
-
-    def ids(self, *args: str, **env: str) -> list[str]:
-        done = self.make("plan", "FORMAT=ids", *args, **env)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.split()
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +34,8 @@ def template(tmp_path_factory) -> Path:
     models = {p.parent.name for p in ROOT.glob("*/train.py")}
     for name in ["lib", "scripts", "defconfigs", *models]:
         shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+    # Compiled once, not by each program in each copy; by their contents, since tests change files.
+    compileall.compile_dir(to, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
     for name in ["Makefile", "Kconfig", "pyproject.toml"]:
         shutil.copy(ROOT / name, to / name)
     return to

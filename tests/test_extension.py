@@ -6,6 +6,7 @@ import shutil
 import sys
 
 import pytest
+from house import NO_GRAPHS
 
 from lib.rundir import ROOT
 
@@ -133,6 +134,7 @@ CONFIG = """CONFIG_MODEL_LENET5=y
 CONFIG_LENET5_DATASET_NOISE=y
 CONFIG_LENET5_BATCH_SIZE=64
 CONFIG_MAX_ITERS=8
+CONFIG_NUM_THREADS=1
 CONFIG_OPTIMIZER_SIGNSGD=y
 CONFIG_OPTIMIZER_ADAMWPRUNE=y
 CONFIG_ADAMWPRUNE_BASE_ADAMWAGAIN=y
@@ -141,14 +143,6 @@ CONFIG_PRUNING_METHOD_STATE=y
 CONFIG_TARGET_SPARSITY="0.5"
 CONFIG_ADAMWPRUNE_VARIANT_WEAKEST=y
 # CONFIG_MONITOR is not set
-# CONFIG_GRAPH_MEMORY_LEDGER is not set
-# CONFIG_GRAPH_MEMORY_VS_ACCURACY_SCATTER is not set
-# CONFIG_GRAPH_TRAINING_MEMORY_COMPARISON is not set
-# CONFIG_GRAPH_GPU_MEMORY_TIMELINE is not set
-# CONFIG_GRAPH_GPU_MEMORY_COMPARISON is not set
-# CONFIG_GRAPH_MODEL_COMPARISON is not set
-# CONFIG_GRAPH_ACCURACY_EVOLUTION is not set
-# CONFIG_GRAPH_RUN is not set
 """
 
 
@@ -163,7 +157,7 @@ def extended(repo):
             head, line, tail = path.read_text().partition(f"{before}\n") if before else (path.read_text(), "", "")
             assert line or not before, before
             path.write_text(f"{head}\n{entry}\n{line}{tail}")
-    repo.config.write_text(CONFIG)
+    repo.config.write_text(CONFIG + NO_GRAPHS)  # but for the newcomer's
     return repo
 
 

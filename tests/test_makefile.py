@@ -6,9 +6,10 @@ import shutil
 import sys
 
 import pytest
+from house import Repo
 
 import lib
-from lib import kconfig, runner
+from lib import kconfig, overrides, runner
 from lib.config import InputError
 from lib.rundir import ROOT
 
@@ -56,7 +57,7 @@ def test_defconfig_then_plan(repo):
         (["EPOCHS=abc"], "EPOCHS=abc: give a whole number"),
         (["EPOCHS=3", "MAX_ITERS=5"], "EPOCHS=3 and MAX_ITERS=5: both set the length; give one"),
         (["SEEDS=0"], "SEEDS='0': give a count from 1"),
-        (["EPOCH=3"], "unknown variable EPOCH: known are EPOCHS SEEDS MAX_ITERS DATA_DIR RESULTS SET FORMAT PYTHON;"),
+        (["EPOCH=3"], "unknown variable EPOCH: known are EPOCHS SEEDS MAX_ITERS"),
         (["V=1"], "unknown variable V:"),
         (["OVERRIDE_EPOCHS=3"], "unknown variable OVERRIDE_EPOCHS"),
         (["SHELL=/bin/false"], "unknown variable SHELL"),
@@ -83,12 +84,54 @@ def test_overrides_reach_the_plan_and_not_the_config(repo):
     assert repo.config.read_bytes() == before
 
 
+@pytest.fixture
+def dispatched(tmp_path):
+    """A function: what the Makefile hands on of a command line, as (exit status, arguments, environment). An
+    interpreter that only writes down what it was given stands where Python does."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\0" "$@" > arguments\nenv -0 > environment\n')
+    python.chmod(0o755)
+
+    def make(*args):
+        done = Repo(tmp_path).make(*args, f"PYTHON={python}")
+        assert list(tmp_path.glob("x*")) == []
+        if not (tmp_path / "arguments").exists():
+            return done.returncode, None, None
+        arguments, environment = ((tmp_path / n).read_text().split("\0")[:-1] for n in ("arguments", "environment"))
+        return done.returncode, arguments, dict(line.split("=", 1) for line in environment)
+
+    return make
+
+
 @pytest.mark.parametrize("text", INJECTIONS)
-@pytest.mark.parametrize("name", ["EPOCHS", "SEEDS", "MAX_ITERS", "SET", "RESULTS", "DATA_DIR", "FORMAT", "EPOCH", "V"])
-def test_a_variable_is_text(repo, name, text):
-    done = repo.make("plan", f"{name}={text}")
-    # A directory may have any name; nothing else may be a command.
-    assert done.returncode == (0 if name in ("RESULTS", "DATA_DIR") else 2)
+@pytest.mark.parametrize("name", overrides.NAMES)
+def test_a_variable_is_text(dispatched, monkeypatch, name, text):
+    """It reaches Python as it was given; there a directory may have any name, and nothing else may be a command."""
+    code, arguments, given = dispatched("plan", f"{name}={text}")
+    assert (code, arguments) == (0, ["scripts/matrix.py", "plan", "--format", "text"])
+    assert {k: v for k, v in given.items() if k.startswith("OVERRIDE_")} == {f"OVERRIDE_{name}": text}
+    taken = overrides.from_environment(given)
+    assert taken == {name: text}
+    config = kconfig.load(ROOT / "defconfigs" / "quickstart")
+    if name in ("RESULTS", "DATA_DIR"):
+        assert overrides.apply(config, taken)[name] == text
+    else:
+        with pytest.raises(InputError):
+            runner.check(overrides.apply(config, taken))
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+@pytest.mark.parametrize("name", ["FORMAT", "EPOCH", "V"])
+def test_a_variable_that_make_refuses_is_text(dispatched, name, text):
+    assert dispatched("plan", f"{name}={text}") == (2, None, None)
+
+
+@pytest.mark.parametrize("name", ["RESULTS", "DATA_DIR", "SET"])
+def test_a_variable_is_text_to_the_end(repo, name):
+    """What Python makes of it included."""
+    done = repo.make("plan", f"{name}={INJECTIONS[0]}")
+    assert done.returncode == (0 if name != "SET" else 2)
     untouched(repo)
 
 
@@ -99,15 +142,17 @@ def test_the_interpreter_is_text(repo, text):
 
 
 @pytest.mark.parametrize("text", INJECTIONS)
-def test_the_name_of_a_preset_is_text(repo, text):
-    repo.failed(repo.make(f"defconfig-{text}"), f"unknown preset {text!r}. Known: {PRESETS[0]},")
-    untouched(repo)
+def test_the_name_of_a_preset_is_text(dispatched, text):
+    code, arguments, given = dispatched(f"defconfig-{text}")
+    assert (code, arguments, given["PRESET"]) == (0, ["scripts/config.py", "defconfig", text], text)
+    with pytest.raises(InputError, match=re.escape(f"unknown preset {text!r}. Known: {PRESETS[0]},")):
+        importlib.import_module("scripts.config").preset(text)
 
 
 @pytest.mark.parametrize("text", INJECTIONS)
 def test_a_value_in_the_config_is_text(repo, text):
     """Through every target that reads .config, and through a value that SET gives."""
-    repo.make("defconfig-quickstart")
+    shutil.copy(ROOT / "defconfigs" / "quickstart", repo.config)
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')
     lines = [line for line in repo.config.read_text().splitlines() if not line.startswith("CONFIG_DATA_DIR=")]
     repo.config.write_text("\n".join([*lines, f'CONFIG_DATA_DIR="{quoted}"', ""]))
@@ -255,7 +300,7 @@ def test_targets_of_a_plain_clean(repo):
     """clean and mrproper leave results and data."""
     repo.make("defconfig-quickstart")
     for name in ("data/MNIST", "test_matrix_results_20250101_000000", "lib/__pycache__", ".hypothesis"):
-        (repo.path / name).mkdir(parents=True)
+        (repo.path / name).mkdir(parents=True, exist_ok=True)
     assert repo.make("clean").returncode == 0
     left = {p.name for p in repo.path.iterdir()} | {p.name for p in (repo.path / "lib").iterdir()}
     assert {"data", "test_matrix_results_20250101_000000", ".config"} <= left

@@ -12,7 +12,8 @@ from lib import kconfig
 from lib.config import Config, InputError, Steps, choice, convert, format_line, number, parse_line, write_atomic
 
 # Whatever str.splitlines splits on, and the pair that counts as one.
-BREAKS = [chr(c) for c in range(sys.maxunicode + 1) if len(f"a{chr(c)}b".splitlines()) > 1] + ["\r\n"]
+EVERY = "".join(map(chr, range(sys.maxunicode + 1)))
+BREAKS = [line[-1] for line in EVERY.splitlines(keepends=True)[:-1]] + ["\r\n"]
 HOSTILE = ["", " ", "y", "n", "0", '"', "\\", '\\"', "a\\", "$(shell touch x)", "`touch x`", "$HOME", "#", "a # b"]
 HOSTILE += [
     "'",

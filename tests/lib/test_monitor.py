@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from house import wait
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,10 +48,12 @@ def test_the_host_reports_this_process():
 
 def test_a_run_of_a_moment_has_its_phases(tmp_path):
     out = tmp_path / "monitor.jsonl"
+    begun = time.monotonic()
     with Monitor(MonitorOptions(monitor_interval=5.0), out) as monitor:
         monitor.phase("load")
         monitor.phase("train")
-        time.sleep(1.0)
+        said = time.monotonic() - begun
+        wait(lambda: out.exists() and '"train"' in out.read_text())
     header, *samples = lines(out)
     assert header["pid"] == os.getpid()
     assert header["devices"][-1]["vendor"] == "cpu" or header["devices"][0]["vendor"] == "cpu"
@@ -59,7 +62,7 @@ def test_a_run_of_a_moment_has_its_phases(tmp_path):
     assert phases[-1] == "end"
     marks = {phase: t for t, phase in header["marks"]}
     assert list(marks) == ["load", "train", "end"]
-    assert marks["load"] <= marks["train"] < 0.5 < marks["end"]  # when it was said, not when the sampler was up
+    assert marks["load"] <= marks["train"] <= said + 1e-3 < marks["end"]  # when it was said, not when the sampler was up
     assert all(a["t"] <= b["t"] for a, b in zip(samples, samples[1:], strict=False))
     assert all(len(line) < 230 for line in out.read_text().splitlines()[1:])
 
@@ -70,16 +73,14 @@ def test_the_sampler_outlives_a_crash_and_leaves_itself_out(tmp_path):
         "import os, signal, sys, time\nfrom pathlib import Path\n"
         "from lib.monitor.client import Monitor, MonitorOptions\n"
         "m = Monitor(MonitorOptions(monitor_interval=0.1), Path(sys.argv[1])).__enter__()\n"
-        "m.phase('train'); print(m.process.pid, flush=True)\n"
-        "time.sleep(1.5); os.kill(os.getpid(), signal.SIGKILL)"
+        "m.phase('train')\n"
+        "while not (m.out.exists() and m.out.read_text().count('train') > 6): time.sleep(0.05)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
     )  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True)
     assert done.returncode == -9
-    deadline = time.monotonic() + 10
-    while lines(out)[-1]["phase"] != "end" and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait(lambda: lines(out)[-1]["phase"] == "end")
     header, *samples = lines(out)
-    assert samples[-1]["phase"] == "end"
     i = [d["vendor"] for d in header["devices"]].index("cpu")
     during = [s["devices"][i]["process_memory"] for s in samples if s["phase"] == "train"]
     assert len(during) >= 4
@@ -235,16 +236,18 @@ def test_a_sampler_ends_with_its_run_though_a_fork_holds_its_input(tmp_path):
         "import os, signal, sys, time\nfrom pathlib import Path\n"
         "from lib.monitor.client import Monitor, MonitorOptions\n"
         "m = Monitor(MonitorOptions(monitor_interval=0.1), Path(sys.argv[1])).__enter__()\n"
-        "m.phase('train'); time.sleep(0.8); print(m.process.pid, flush=True)\n"
-        "if os.fork() == 0: os.close(1); os.close(2); time.sleep(20); os._exit(0)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)"
+        "m.phase('train')\n"
+        "while not (m.out.exists() and 'train' in m.out.read_text()): time.sleep(0.05)\n"
+        "left = os.fork()\n"
+        "if left == 0: os.close(1); os.close(2); time.sleep(3600); os._exit(0)\n"
+        "print(left, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "m")], capture_output=True, text=True)
     assert done.returncode == -9
-    deadline = time.monotonic() + 10
-    while lines(tmp_path / "m")[-1]["phase"] != "end" and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert lines(tmp_path / "m")[-1]["phase"] == "end"
+    try:
+        wait(lambda: lines(tmp_path / "m")[-1]["phase"] == "end")
+    finally:
+        os.kill(int(done.stdout), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("below", ["_searched", "_listed"])
@@ -255,10 +258,7 @@ def test_a_runs_processes_are_its_descendants(below):
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as child:
         tree = Tree([child.pid])
         tree.below = getattr(tree, below)
-        deadline = time.monotonic() + 10
-        while len(tree.pids()) < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert len(tree.pids()) == 2
+        wait(lambda: len(tree.pids()) == 2)
         assert child.pid in tree.pids()
         child.stdin.close()
     assert tree.pids() == set()
@@ -306,7 +306,7 @@ def test_a_sampler_that_hangs_does_not_hold_up_the_run(tmp_path):
         begun = time.monotonic()
         for _ in range(5000):
             monitor.phase("train")
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 60  # not for ever
         os.kill(monitor.process.pid, signal.SIGCONT)
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from house import PATIENCE_S, shared
 
 from lib.rundir import ROOT
 
@@ -22,7 +23,7 @@ def test_an_eager_run_imports_no_compiler(model, tmp_path):
 import sys, runpy
 sys.argv = ["train.py", *{CASES[model]!r}, "--optimizer", "adamwprune", "--pruning-method", "state",
             "--target-sparsity", "0.5", "--max-iters", "2", "--batch-size", "2", "--eval-batch-size", "4",
-            "--results", {str(tmp_path / "r")!r}, "--device", "cpu"]
+            "--results", {str(tmp_path / "r")!r}, "--data-dir", {str(shared() / "data")!r}, "--device", "cpu"]
 sys.modules["lib.report"] = type(sys)("lib.report")  # the report is not part of the start
 sys.modules["lib.report"].write, sys.modules["lib.report"].Written = (lambda results: None), None
 import lib.runner
@@ -34,6 +35,6 @@ except SystemExit as e:
 print([m for m in {HEAVY!r} if m in sys.modules])
 """
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, env=env)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"

@@ -1,11 +1,11 @@
 """Text: tokens that decode to what was read, splits, and windows out of a stream."""
 
 import json
-import time
 
 import numpy as np
 import pytest
 import torch
+from house import wait
 
 from lib.config import InputError
 from lib.data.base import DATASETS, Share
@@ -178,10 +178,7 @@ def test_what_is_made_ahead_is_made_in_time_and_in_order():
 
     found = ahead(source())
     assert next(found) == 0
-    deadline = time.monotonic() + 10
-    while made != [0, 1] and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert made == [0, 1]
+    wait(lambda: made == [0, 1])
     assert [next(found) for _ in range(3)] == [1, 2, 3]
     with pytest.raises(OSError, match="the disk is gone"):
         next(found)

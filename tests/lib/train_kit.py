@@ -3,6 +3,7 @@
 import json
 
 import torch
+from house import shared
 
 from lenet5.train import make_task
 from lib import kconfig
@@ -15,6 +16,7 @@ TASK = make_task()
 # Quantities that are measured, not computed.
 MEASURED = {"elapsed_s", "train_s", "first_epoch_s", "memory", "provenance"}
 BASE = {
+    "DATA_DIR": str(shared() / "data"),
     "MODEL_LENET5": "y",
     "LENET5_DATASET_DIGITS": "y",
     "MONITOR": "n",

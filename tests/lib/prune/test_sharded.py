@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from house import PATIENCE_S
 from sharding import PLANS, mask_of_event
 
 from lib.prune.kernel.select import Alone, Group
@@ -76,7 +77,7 @@ def processes(case, tmp_path):
         for rank in (0, 1)
     ]
     try:
-        done = [p.communicate(timeout=120) for p in running]
+        done = [p.communicate(timeout=PATIENCE_S) for p in running]
     finally:
         for p in running:
             p.kill()
