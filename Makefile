@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 .SUFFIXES:
 
 OVERRIDES := EPOCHS SEEDS MAX_ITERS DATA_DIR RESULTS SET
-KNOWN := $(OVERRIDES) FORMAT PYTHON
+KNOWN := $(OVERRIDES) FORMAT PYTHON TORCH
 
 given = $(filter command,$(firstword $(origin $(1))))
 GIVEN := $(strip $(foreach v,$(.VARIABLES),$(if $(call given,$(v)),$(v))))
@@ -42,6 +42,16 @@ $(error FORMAT changes nothing here: it goes with plan)
 endif
 endif
 
+ifneq ($(call given,TORCH),)
+ifeq ($(filter check-torch,$(MAKECMDGOALS)),)
+$(error TORCH changes nothing here: it goes with check-torch)
+endif
+override TORCH := $(value TORCH)
+export TORCH
+else
+unexport TORCH
+endif
+
 # FORMAT and PYTHON are checked here, for they reach a command line; their text still goes through the environment.
 ifneq ($(call given,FORMAT),)
 override FORMAT := $(value FORMAT)
@@ -57,29 +67,47 @@ ifeq ($(strip $(value PYTHON)),)
 $(error PYTHON= is given but empty: name an interpreter or leave it out)
 endif
 READY :=
+TESTABLE :=
 else ifneq ($(and $(value VIRTUAL_ENV),$(wildcard $(value VIRTUAL_ENV)/bin/python)),)
 override PYTHON := $(value VIRTUAL_ENV)/bin/python
 READY :=
+TESTABLE :=
 else
 override PYTHON := .venv/bin/python
 READY := .venv/installed
+TESTABLE := .venv/testable
 endif
 export PYTHON
 RUN := "$$PYTHON"
 
 .PHONY: all venv menuconfig savedefconfig olddefconfig list-defconfigs plan run continue rerun-failed \
-	report update-graphs audit data docs gputop check check-all bench bench-spine bench-core bench-models bench-monitor clean mrproper help
+	report update-graphs audit data docs gputop check check-all check-torch check-lowest bench bench-spine bench-core bench-models bench-monitor clean mrproper help
 
 all: run
+
+# What pip fetches is said as it comes, with its size. A pipe has the status of its last command, so pip's goes aside.
+define install
+@{ .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '$(1)'; echo $$? > .venv/status; } \
+	| awk '/^ *(Downloading|Using cached) .* [MG]B\)$$/ { n = split($$(NF - 2), at, "/"); print " ", at[n], $$(NF - 1), $$NF; fflush() }'
+@test "$$(cat .venv/status)" = 0
+@rm .venv/status
+@touch $@
+endef
 
 venv: .venv/installed
 
 .venv/installed: pyproject.toml
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: python3 is older than 3.11" >&2; exit 2; }
 	@test -x .venv/bin/python || { echo "making .venv"; python3 -m venv .venv; }
-	@echo "installing what pyproject.toml lists (torch is large: some minutes)"
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	@touch .venv/installed
+	@echo "installing what pyproject.toml lists into .venv, some minutes. torch is the large one: 0.2 GB where the index"
+	@echo "has a build for the CPU alone, 3 GB with CUDA's libraries. What is over 1 MB:"
+	$(call install,.)
+	@echo "installed: .venv has $$(du -sh .venv | cut -f1)"
+
+# Also where the packages of a run have been installed anew.
+.venv/testable: .venv/installed
+	@echo "installing what the tests need besides"
+	$(call install,.[dev])
 
 menuconfig: $(READY) ## choose models, optimizers, methods, sparsities in a full-screen menu
 	@$(RUN) scripts/config.py menuconfig
@@ -113,12 +141,17 @@ docs: $(READY) ## write the tables of README and docs from the records in docs/r
 	@$(RUN) scripts/docs.py
 gputop: $(READY) ## the monitor, live: every GPU and the host, and who uses them
 	@$(RUN) scripts/gputop.py
-check: $(READY) ## lint and tests: no GPU, no downloads
+WORKERS := -n auto --dist loadgroup --no-loadscope-reorder
+check: $(TESTABLE) ## lint and tests: no GPU, no downloads
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
-	@$(RUN) -m pytest -n auto -m "not slow"
+	@$(RUN) -m pytest $(WORKERS) -m "not slow"
 check-all: check ## check, and the long tests
-	@$(RUN) -m pytest -n auto -m slow
+	@$(RUN) -m pytest $(WORKERS) -m slow
+check-torch: $(READY) ## test with other versions: TORCH="2.11.0 2.15.0", an environment each under .versions
+	@$(RUN) scripts/versions.py torch
+check-lowest: $(READY) ## test with the lowest version of every package that pyproject.toml allows
+	@$(RUN) scripts/versions.py lowest
 bench: bench-spine bench-core bench-models bench-monitor ## every benchmark
 bench-spine: $(READY) ## start of a plan, the quickstart's time, overhead per run
 	@$(RUN) scripts/bench_spine.py
@@ -132,7 +165,7 @@ clean: ## remove caches; results and data stay
 	@rm -rf .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 mrproper: clean ## clean, and remove .config and .venv; results and data stay
-	@rm -rf .config .config.old .venv
+	@rm -rf .config .config.old .venv .versions
 help: ## this list
 	@echo "AdamWPrune: make [target] [EPOCHS=n] [SEEDS=n] [MAX_ITERS=n] [DATA_DIR=dir] [RESULTS=dir] [SET=\"NAME=value\"] [PYTHON=interpreter]"
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  %-18s %s\n' "$$t" "$$d"; done

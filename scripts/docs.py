@@ -1,8 +1,8 @@
 """Write the tables of README.md and docs/*.md from the records they name; --check only compares.
 
 A table stands between `<!-- table: docs/results/x.json -->` and `<!-- end -->`. `means:` in the place of `table:` has
-one row for all seeds; `bench:`, `audit:` and `ledger:` are for the other records; `presets: defconfigs` lists the
-presets. `docs.py --record NAME` makes a record of the newest results, or RESULTS=dir; `--record NAME --file
+one row for all seeds; `bench:`, `audit:`, `ledger:` and `versions:` are for the other records; `presets: defconfigs`
+lists the presets. `docs.py --record NAME` makes a record of the newest results, or RESULTS=dir; `--record NAME --file
 bench_results/core.json` one of that file (or of an audit.json). None has the host's name.
 """
 
@@ -27,7 +27,7 @@ try:
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
 
-BLOCK = re.compile(r"(<!-- (table|means|bench|audit|ledger|presets): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (table|means|bench|audit|ledger|versions|presets): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PRIVATE = ("host", "system")
 RUNS = re.compile(r"[,:]? (?:\d+ runs?|One run)(?=[.,])")  # stands in a column of its own
 
@@ -127,7 +127,27 @@ def presets(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-FORMS = {"table": table, "means": means, "bench": bench, "audit": overlaps, "ledger": ledger, "presets": presets}
+def versions(path: Path) -> str:
+    """Which versions of torch the tests have passed with, and when."""
+    lines = ["| set | torch | torchvision | numpy | Python | passed | skipped | failed | date | commit |"]
+    lines.append("|---|---|---|---|---|---:|---:|---:|---|---|")
+    for r in checked(path)["rows"]:
+        commit = (r["commit"] or "unknown")[:12] + (" with changes" if r["changed"] else "")
+        cells = [r["set"], r["torch"], r["torchvision"] or "none", r["numpy"], r["python"]]
+        cells += [r["passed"], r["skipped"], r["failed"], r["date"], commit]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+FORMS = {
+    "table": table,
+    "means": means,
+    "bench": bench,
+    "audit": overlaps,
+    "ledger": ledger,
+    "versions": versions,
+    "presets": presets,
+}
 
 
 def fill(text: str) -> str:

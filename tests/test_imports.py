@@ -4,7 +4,9 @@ And what the table is for: every preset is planned, and every report and figure 
 """
 
 import ast
+import re
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -90,9 +92,17 @@ FOREIGN = {
     "datasets": ("lib/data/",),
     "PIL": ("lib/data/", "scripts/bench_reference.py"),
     "tiktoken_ext": ("lib/data/",),
-    "scipy": ("lib/results.py",),
-    "jinja2": ("lib/report.py",),
     "numpy": ("scripts/bench_", "lib/data/", "lib/task.py", "lib/figure/", "lib/prune/kernel/"),
+}
+
+
+# A package that is installed under another name than it is imported by.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "menuconfig": "kconfiglib",
+    "pynvml": "nvidia-ml-py",
+    "sklearn": "scikit-learn",
+    "tiktoken_ext": "tiktoken",
 }
 
 
@@ -167,6 +177,30 @@ def test_foreign_packages_stay_at_home(file):
     assert foreign(file) <= set(FOREIGN), f"{file}: give {foreign(file) - set(FOREIGN)} a home in this test"
 
 
+def declared(*extras: str) -> set[str]:
+    """What pyproject.toml has installed, with these extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + [line for e in extras for line in project["optional-dependencies"][e]]
+    return {re.match(r"[\w.-]+", line)[0] for line in lines}
+
+
+def installed_as(packages: set[str]) -> set[str]:
+    return {DISTRIBUTIONS.get(p, p) for p in packages}
+
+
+def test_what_is_imported_is_declared_and_nothing_else():
+    """What comes with another package may not come with its next version."""
+    found_by_name = {"sklearn"}  # lib/data/digits.py reads a file of it, without its import of a second
+    assert installed_as({p for f in FILES for p in foreign(f)} | found_by_name) == declared("text")
+
+
+def test_what_the_tests_import_is_declared():
+    """The extra `dev` has tools besides: pytest-xdist and ruff."""
+    files = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").rglob("*.py"))
+    own = {Path(f).stem for f in files} | {"tests"}
+    assert installed_as({p for f in files for p in foreign(f)} - own) <= declared("dev")
+
+
 @pytest.mark.parametrize("package", sorted(set(FOREIGN) - {"torch"}))
 def test_foreign_packages_have_one_home(package):
     """But for numpy, and what draws on terminals; so a package can be exchanged in one place."""
@@ -204,7 +238,8 @@ from lib import kconfig, runner
 for path in sorted(pathlib.Path("defconfigs").iterdir()):
     config = kconfig.load(path)
     plan = runner.check(config)
-    assert all(s.id in "\\n".join(runner.describe(config, plan)) for s in plan.specs)
+    text = "\\n".join(runner.describe(config, plan))
+    assert all(s.id in text for s in plan.specs)
     print(f"{time.perf_counter() - begun:.3f} s  {path.name}: {len(plan.specs)} runs")
 for name in sys.argv[1:]:
     importlib.import_module(name)
