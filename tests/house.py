@@ -32,7 +32,7 @@ AREAS = {
         "*test_preset*",
     ),
     "make, matrix, faults": ("*test_make*", "*test_fault*", "*test_exe*", "*test_start*", "*test_ext*", "*test_quick*"),
-    "structure and docs": ("*test_imports*", "*test_docs*"),
+    "structure and docs": ("*test_imports*", "*test_docs*", "*test_versions*"),
     "models, data, training": ("*",),
 }
 LARGE = (".venv", ".versions", "data/imagenet")  # too many files to look at, and no test knows them

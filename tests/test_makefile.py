@@ -61,6 +61,7 @@ def test_defconfig_then_plan(repo):
         (["V=1"], "unknown variable V:"),
         (["OVERRIDE_EPOCHS=3"], "unknown variable OVERRIDE_EPOCHS"),
         (["SHELL=/bin/false"], "unknown variable SHELL"),
+        (["TORCH=2.11.0"], "TORCH changes nothing here: it goes with check-torch"),
         (["FORMAT=bad"], "FORMAT: give text or ids"),
         (["FORMAT="], "FORMAT: give text or ids"),
         (["FORMAT=text ids"], "'text ids'"),
