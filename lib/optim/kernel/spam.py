@@ -33,11 +33,14 @@ class Spam:
         return (step if since is None else since) >= self.grace
 
     def scale(self, step: int) -> float:
-        """Half a cosine from 0.01 on the reset step to 1 `warmup` steps later."""
+        """Half a cosine that starts at 0.01 on the reset step, cut to 1 `warmup` steps later.
+
+        As the authors' code has it: torch's CosineAnnealingLR over warmup + 1 steps, of which the last is left out.
+        """
         since = self.since_reset(step)
         if since is None or since >= self.warmup:
             return 1.0
-        return 1 - 0.99 * (1 + math.cos(math.pi * since / self.warmup)) / 2
+        return 1 - 0.99 * (1 + math.cos(math.pi * since / (self.warmup + 1))) / 2
 
 
 def clip_spikes(grads: list[Tensor], exp_avg_sqs: list[Tensor], theta: float, held: list[bool]) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lib.optim.base import OPTIMIZERS, Resets
+from lib.optim.kernel.sgd import SGD
 from lib.optim.kernel.spam import SEED, Spam
 
 GRACE, WARMUP = 20, 150
@@ -38,7 +39,7 @@ class Reference:
         root = np.sqrt((self.top if self.amsgrad else self.v) / (1 - beta2**t)) + self.eps
         scale = 1.0
         if t >= self.delta_t and since < WARMUP:
-            scale = 1 - 0.99 * (1 + math.cos(math.pi * since / WARMUP)) / 2
+            scale = 1 - 0.99 * (1 + math.cos(math.pi * since / (WARMUP + 1))) / 2
         self.w -= lr * scale * (self.m / (1 - beta1**t)) / root
 
 
@@ -75,7 +76,7 @@ def test_against_plain_code(build, parameters, walk, cut, theta, delta_t, amsgra
         if t % 25 == 0 or t % delta_t < 3:
             for (name, p), reference in zip(named, plain, strict=True):
                 state = optimizer.state[p]
-                np.testing.assert_allclose(p.detach(), reference.w, rtol=2e-5, atol=2e-6, err_msg=f"{name}, step {t}")
+                np.testing.assert_allclose(p.detach(), reference.w, rtol=2e-5, atol=4e-6, err_msg=f"{name}, step {t}")
                 np.testing.assert_allclose(state["exp_avg"], reference.m, rtol=1e-4, atol=5e-6)
                 np.testing.assert_allclose(state["exp_avg_sq"], reference.v, rtol=1e-4, atol=2 * SEED)
                 if amsgrad:
@@ -214,17 +215,59 @@ def test_nothing_compounds_in_the_learning_rate(build, parameters):
         since = t % 160
         n = since + 1 if t >= 160 else t  # gradients in the moments
         m, v = (1 - 0.9**n) / (1 - 0.9**t), (1 - 0.999**n) / (1 - 0.999**t)
-        scale = 1 - 0.99 * (1 + math.cos(math.pi * min(since, 150) / 150)) / 2 if t >= 160 else 1.0
+        scale = 1 - 0.99 * (1 + math.cos(math.pi * since / 151)) / 2 if t >= 160 and since < 150 else 1.0
         want = 1e-3 * scale * m / (v**0.5 + 1e-6)
         assert (before - p.detach()).mean().item() == pytest.approx(want, rel=0.02), t
     assert [g["lr"] for g in optimizer.param_groups] == [1e-3]
 
 
-def test_the_scale_is_a_half_cosine():
+def authors_scale(warmup):
+    """What the authors multiply the Adam step by, from the reset on: 1 less what torch's own cosine leaves of 0.99."""
+    sgd = SGD([{"params": [torch.nn.Parameter(torch.zeros(1))]}], lr=0.99)  # ours: torch's imports its compiler
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, warmup + 1)
+    for _ in range(warmup):
+        yield 1 - sgd.param_groups[0]["lr"]
+        sgd.step()
+        cosine.step()
+    while True:
+        yield 1.0
+
+
+@pytest.mark.parametrize("warmup", [1, 2, 20, 150])
+def test_the_scale_is_the_authors(warmup):
+    spam, theirs = Spam(delta_t=500, warmup=warmup), authors_scale(warmup)
+    assert [spam.scale(t) for t in range(500, 700)] == pytest.approx([next(theirs) for _ in range(200)], rel=1e-9)
+
+
+@pytest.mark.parametrize("theta", [50.0, 5000.0])
+@pytest.mark.parametrize("delta_t", [160, 200])
+def test_trajectories_of_the_authors_formula(build, parameters, theta, delta_t):
+    """With no decay and an eps that nothing shows: moments, reset, clip and scale in float64, by the authors' steps.
+    A half cosine over 150 steps, not 151, is 2e-5 off."""
+    named = parameters(shapes=[(8, 8)])
+    p = named[0][1]
+    p.data.mul_(0.01)  # so that rounding of the weights shows nothing
+    optimizer = build("adamwspam", named, lr=1e-3, decay=0.0, spam_theta=theta, spam_delta_t=delta_t, spam_eps=1e-12)
+    w, scale, random = p.detach().double(), None, torch.Generator().manual_seed(0)
+    m, v = torch.zeros_like(w), torch.zeros_like(w)
+    for t in range(1, 401):
+        p.grad = torch.randn(8, 8, generator=random) * (1 + 1000 * (torch.rand(8, 8, generator=random) < 0.01))
+        g = p.grad.double()
+        optimizer.step()
+        if t % delta_t == 0:
+            m, v, scale = torch.zeros_like(w), torch.zeros_like(w), authors_scale(150)
+        if t >= GRACE and t % delta_t >= GRACE:
+            g = torch.where(g**2 > theta * v, g.sign() * (theta * v).sqrt(), g)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        size = 1e-3 * (1 - 0.999**t) ** 0.5 / (1 - 0.9**t)
+        w -= size * (next(scale) if scale else 1.0) * m / (v.sqrt() + 1e-12)
+        torch.testing.assert_close(p.detach().double(), w, rtol=0, atol=2.4e-7)
+
+
+def test_the_scale_rises_after_every_reset():
     spam = Spam(delta_t=500, warmup=WARMUP)
     assert [spam.scale(t) for t in (1, 499, 650, 999)] == [1.0] * 4
     assert spam.scale(500) == spam.scale(1000) == pytest.approx(0.01)
-    assert spam.scale(575) == pytest.approx(0.505)
     rising = [spam.scale(t) for t in range(500, 651)]
     assert rising == sorted(rising) and rising[-1] == 1.0
 
