@@ -41,9 +41,22 @@ class LanguageModel:
         facts = {
             "tokenizer": raw.tokenizer.name,
             "block": recipe.block,
-            "bytes_per_token": {s: raw.size[s] / len(getattr(raw, s)) for s in ("validation", "test")},
+            "bytes_per_token": {
+                split: raw.tokenizer.count_bytes(targets) / len(targets)
+                for split in ("validation", "test")
+                if len(targets := self.targets(getattr(raw, split), recipe))
+            },
         }
         return Data(made["train"], made.get("validation"), made["test"], raw.hash, facts, raw.tokenizer)
+
+    def targets(self, stream, recipe):
+        """The tokens of a split that an evaluation predicts."""
+        windows = min((len(stream) - 1) // recipe.block, self.most_windows(recipe) or len(stream))
+        return stream[1 : windows * recipe.block + 1]
+
+    def most_windows(self, recipe) -> int:
+        """Windows of an evaluation; 0 is all."""
+        return math.ceil(recipe.eval_tokens / recipe.block)
 
     def model(self, dataset, recipe):
         record = DATASETS[dataset]
@@ -62,8 +75,8 @@ class LanguageModel:
         """Mean cross-entropy of a token, over windows side by side: all, or the first that have EVAL_TOKENS."""
         training = model.training
         model.eval()
-        total, count, most = 0.0, 0, math.ceil(recipe.eval_tokens / recipe.block)
-        for x, y in split.in_order(recipe.eval_batch_size, most):
+        total, count = 0.0, 0
+        for x, y in split.in_order(recipe.eval_batch_size, self.most_windows(recipe)):
             logits = model(x)[: len(y)].flatten(0, 1)
             total = total + F.cross_entropy(logits, y.flatten(), reduction="sum").double()
             count += y.numel()

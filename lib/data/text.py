@@ -10,7 +10,7 @@ import os
 import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from lib.config import InputError, write_atomic
@@ -26,33 +26,47 @@ BPE_FILES = {  # sha256, as tiktoken has them
 }
 BPE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 GITHUB = "https://raw.githubusercontent.com/"
+AT_ONCE = 1 << 20  # tokens that are looked at together
 Documents = Iterator[tuple[str | None, bytes]]
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """encode(bytes) -> tokens, decode(tokens) -> text. end: the end-of-text token. size: how many tokens there are."""
+    """encode(bytes) -> tokens, decode(tokens) -> text. end: the end-of-text token. size: how many tokens there are.
+
+    lengths: a numpy array, token -> bytes of text that it stands for; 0 for the end of text.
+    """
 
     name: str
     encode: Callable
     decode: Callable
     end: int
+    lengths: object
 
     @property
     def size(self) -> int:
         return self.end + 1
 
+    def count_bytes(self, tokens) -> int:
+        """Bytes of text that an array of tokens stands for, read a part at a time: it may be larger than memory."""
+        parts = (tokens[i : i + AT_ONCE] for i in range(0, len(tokens), AT_ONCE))
+        return sum(int(self.lengths[part].sum()) for part in parts)
+
 
 @dataclass(frozen=True)
 class Text:
-    """Splits of uint16 tokens, memory-mapped. size: bytes of text, by split. hash: of all splits and the tokenizer."""
+    """Splits of uint16 tokens, memory-mapped. hash: of all splits and the tokenizer."""
 
     train: object
     validation: object
     test: object
-    size: dict[str, int]
     tokenizer: Tokenizer
     hash: str
+
+    @cached_property
+    def size(self) -> dict[str, int]:
+        """Bytes of text, by split: those of its own tokens, counted when they are asked for, and kept on no disk."""
+        return {split: self.tokenizer.count_bytes(getattr(self, split)) for split in SPLITS}
 
     def trainable(self):
         """Training and validation data together."""
@@ -118,16 +132,25 @@ def tokenizer(name: str, data_dir: Path) -> Tokenizer:
             lambda text: np.frombuffer(text, np.uint8),
             lambda ids: bytes(int(i) for i in ids if i < 256).decode(errors="replace"),
             256,
+            np.array([1] * 256 + [0]),
         )
-    import tiktoken
     from tiktoken.load import data_gym_to_mergeable_bpe_ranks
-    from tiktoken_ext.openai_public import r50k_pat_str
 
     vocab, encoder = (str(data_dir / BPE / f) for f in BPE_FILES)
-    ranks = data_gym_to_mergeable_bpe_ranks(vocab, encoder, *BPE_FILES.values())
-    special = {"<|endoftext|>": len(ranks)}
+    return byte_pairs(data_gym_to_mergeable_bpe_ranks(vocab, encoder, *BPE_FILES.values()))
+
+
+def byte_pairs(ranks: dict[bytes, int]) -> Tokenizer:
+    """The tokenizer of these byte pairs, token -> its number from 0 on, and the end of text after them."""
+    import numpy as np
+    import tiktoken
+    from tiktoken_ext.openai_public import r50k_pat_str
+
+    end, lengths = len(ranks), np.zeros(len(ranks) + 1, np.int64)
+    lengths[list(ranks.values())] = [len(token) for token in ranks]
+    special = {"<|endoftext|>": end}
     made = tiktoken.Encoding("gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens=special)
-    return Tokenizer("bpe", lambda text: made.encode_ordinary(text.decode(errors="replace")), made.decode, len(ranks))
+    return Tokenizer("bpe", lambda text: made.encode_ordinary(text.decode(errors="replace")), made.decode, end, lengths)
 
 
 def tokens(data: TextSet, data_dir: Path, by: Tokenizer) -> Text:
@@ -141,8 +164,7 @@ def tokens(data: TextSet, data_dir: Path, by: Tokenizer) -> Text:
     if not (folder / "sizes.json").exists():
         write(folder, data.title, source, by)
     sizes = json.loads((folder / "sizes.json").read_text())
-    return Text(*(read(folder, split, sizes[split]["tokens"]) for split in SPLITS),
-                {s: sizes[s]["bytes"] for s in SPLITS}, by, digest.hexdigest())  # fmt: skip
+    return Text(*(read(folder, split, sizes[split]["tokens"]) for split in SPLITS), by, digest.hexdigest())
 
 
 def write(folder: Path, title: str, source: list[tuple[str | None, bytes]], by: Tokenizer) -> None:
@@ -151,24 +173,19 @@ def write(folder: Path, title: str, source: list[tuple[str | None, bytes]], by: 
     from tqdm import tqdm
 
     parts: dict[str, list] = {s: [] for s in (*SPLITS, None)}
-    lengths = dict.fromkeys(parts, 0)
     for split, text in tqdm(source, f"tokens of {title}", unit="document", disable=None, leave=False):
         parts[split].append(np.append(np.asarray(by.encode(text), np.uint16), np.uint16(by.end)))
-        lengths[split] += len(text)
     found = {s: np.concatenate(p) if p else np.empty(0, np.uint16) for s, p in parts.items()}
     whole = found.pop(None)
     if len(whole):
         held = int(HELD_OUT * len(whole))
-        cuts = dict(zip(SPLITS, np.split(whole, [len(whole) - 2 * held, len(whole) - held]), strict=True))
-        share = {s: len(c) / len(whole) for s, c in cuts.items()}
-        lengths |= {s: round(share[s] * lengths[None]) for s in SPLITS}
-        found = cuts
+        found = dict(zip(SPLITS, np.split(whole, [len(whole) - 2 * held, len(whole) - held]), strict=True))
     folder.mkdir(parents=True, exist_ok=True)
     for split, t in found.items():
         part = folder / f".{split}.{os.getpid()}"
         t.tofile(part)
         part.replace(folder / f"{split}.bin")
-    write_atomic(folder / "sizes.json", json.dumps({s: {"tokens": len(found[s]), "bytes": lengths[s]} for s in SPLITS}))
+    write_atomic(folder / "sizes.json", json.dumps({s: {"tokens": len(found[s])} for s in SPLITS}))
 
 
 def read(folder: Path, split: str, count: int):

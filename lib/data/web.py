@@ -68,8 +68,7 @@ class WebSet:
         whole = np.memmap(self.folder(data_dir) / "tokens.bin", np.uint16, "r")
         held = int(HELD_OUT * len(whole))
         cuts = dict(zip(SPLITS, np.split(whole, [len(whole) - 2 * held, len(whole) - held]), strict=True))
-        size = {s: round(state["bytes"] * len(c) / len(whole)) for s, c in cuts.items()}
-        return Text(*cuts.values(), size, tokenizer("bpe", data_dir), state["sha256"])
+        return Text(*cuts.values(), tokenizer("bpe", data_dir), state["sha256"])
 
 
 def prepare(data: WebSet, data_dir: Path) -> None:

@@ -1,16 +1,21 @@
 """Text: tokens that decode to what was read, splits, and windows out of a stream."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from house import wait
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from lib import language
 from lib.config import InputError
+from lib.data import text
 from lib.data.base import DATASETS, Share
 from lib.data.kernel.windows import Windows, ahead
-from lib.data.text import SPLITS, TextSet, tokenizer
+from lib.data.text import SPLITS, TextSet, byte_pairs, tokenizer
 from lib.rundir import ROOT
 
 CPU = torch.device("cpu")
@@ -121,6 +126,62 @@ def test_gpt2s_byte_pairs():
 def test_tiny_shakespeare():
     found = DATASETS["shakespeare"].load(REAL)
     assert sum(len(getattr(found, s)) for s in SPLITS) == 338_025 + 1
+    assert found.size["test"] == 52_450 and sum(found.size.values()) == 1_115_394
+
+
+WORDS = ["th", "the", " s", " sa", " sat", " c", " ca", " cat", ". ", " o", " on", " ma", " mat", "at", "he", " m"]
+SPELLED = [bytes([i]) for i in range(256)] + [w.encode() for w in WORDS] + [b""]  # the last ends a text
+
+
+def bytes_of(tokens) -> int:
+    return sum(len(SPELLED[int(t)]) for t in tokens)
+
+
+@pytest.fixture
+def pairs(monkeypatch):
+    """A tokenizer of byte pairs that knows words of one script and only single bytes of any other."""
+    made = byte_pairs({spelled: i for i, spelled in enumerate(SPELLED[:-1])})
+    monkeypatch.setattr(text, "tokenizer", lambda name, data_dir: made)
+    return made
+
+
+@given(st.lists(st.text(alphabet="the cat sat on a mat. γάτα猫", min_size=1), min_size=1), st.data())
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_bytes_of_tokens_are_those_of_the_text(pairs, documents, data):
+    """Of all, and of both sides of a cut anywhere."""
+    stream = np.concatenate([[*pairs.encode(d.encode()), pairs.end] for d in documents]).astype(np.uint16)
+    at = data.draw(st.integers(0, len(stream)))
+    assert pairs.count_bytes(stream) == sum(len(d.encode()) for d in documents)
+    assert pairs.count_bytes(stream[:at]) + pairs.count_bytes(stream[at:]) == pairs.count_bytes(stream)
+    assert pairs.count_bytes(stream[:at]) == bytes_of(stream[:at])
+
+
+def test_a_text_that_ends_in_another_script(tmp_path, pairs):
+    """The cut is by tokens, and a token of the last part is fewer bytes. Sizes that were stored are not believed."""
+    documents = [(None, ("the cat sat on a mat. " * 400).encode()), (None, ("γάτα " * 150).encode())]
+    found = text_set(*documents).load(tmp_path)
+    size, tokens = found.size, {s: getattr(found, s) for s in SPLITS}
+    whole = sum(len(t) for _, t in documents)
+    assert size == {s: bytes_of(tokens[s]) for s in SPLITS}
+    assert sum(size.values()) == whole
+    assert size["test"] == len(tokens["test"]) - 1 < 0.5 * whole * len(tokens["test"]) / sum(map(len, tokens.values()))
+    (path,) = (tmp_path / "tokens").glob("*/sizes.json")
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({s: stored[s] | {"bytes": 7} for s in SPLITS}))
+    assert text_set(*documents).load(tmp_path).size == size
+
+
+@pytest.mark.parametrize("eval_tokens", [0, 100, 10**6])
+def test_bytes_a_token_are_of_what_is_evaluated(tmp_path, pairs, monkeypatch, eval_tokens):
+    documents = [(None, ("the cat sat on a mat. " * 400).encode()), (None, ("γάτα " * 150).encode())]
+    monkeypatch.setattr(language, "DATASETS", {"mine": text_set(*documents)})
+    recipe = SimpleNamespace(block=16, eval_tokens=eval_tokens, tokenizer="auto")
+    task = language.LanguageModel("mine", None)
+    data = task.load("mine", recipe, tmp_path, CPU, False)
+    most = task.most_windows(recipe)
+    for name, split in (("validation", data.validation), ("test", data.test)):
+        seen = torch.cat([y.flatten() for _, y in split.in_order(8, most)]).tolist()
+        assert data.facts["bytes_per_token"][name] == bytes_of(seen) / len(seen)
 
 
 def windows(n=1000, block=16, vocabulary=257):
