@@ -15,8 +15,8 @@ from lib.optim.kernel.base import Base
 from lib.optim.kernel.flat import alike, pieces
 from lib.optim.kernel.spam import SEED, TINY, Spam, clip_spikes
 
-LIFT = 64  # updates after which no v above SEED has come down to a denormal number, for beta2 >= 0.85
-SURE = 0.5  # v * beta2 rounds to more than 0 for every v > 0 where beta2 is more than this
+LIFT = 64  # updates after which no v above SEED has come down to a denormal number, for beta2 >= MIN_SAFE_BETA2
+MIN_SAFE_BETA2 = 0.85  # below it a v may become denormal between lifts, and then 0: by a beta2 near 1/2, or flushed
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Numbers:
 @dataclass
 class Row:
     """The tensors of one parameter. `top` is AMSGrad's maximum or None; `held` says that its own state is its mask:
-    pruned where w = v = 0."""
+    pruned where w = v = 0; `step` counts its own updates."""
 
     w: Tensor
     g: Tensor
@@ -49,64 +49,65 @@ class Row:
     v: Tensor
     top: Tensor | None
     held: bool
+    step: int
 
 
 def eager(rows: list[Row], n: Numbers, clip: Tensor | None, floor: bool = False) -> None:
     """One step of Adam(W), in place, for gradients that are masked already.
 
     A weight that is 0 with both moments 0 and gradient 0 stays 0 with both moments 0, for eps > 0: decay multiplies it,
-    and 0 / (0 + eps) = 0. A live weight's v stays above 0: v * beta2 does not round to 0 for beta2 > 1/2. Below that,
-    or where `floor` asks for it, it is held at the smallest normal number, which no root that eps is added to can show.
+    and 0 / (0 + eps) = 0. A live weight's v stays above 0: for beta2 >= MIN_SAFE_BETA2 by
+    `lift`; below that, or where `floor` asks for it, it is held at the smallest normal number, which no root that eps
+    is added to can show.
     """
     if clip is not None:
         torch._foreach_mul_([r.g for r in rows], clip)
     if n.spike_theta is not None:
         clip_spikes([r.g for r in rows], [r.v for r in rows], n.spike_theta, [r.held for r in rows])
-    floors = [(r.v, r.v.clamp(max=TINY)) for r in rows if r.held] if floor or n.beta2 <= SURE else []
-    easy, others = [], []
+    floor = floor or n.beta2 < MIN_SAFE_BETA2
+    floors = [(r.v, r.v.clamp(max=TINY)) for r in rows if r.held] if floor else []
+    easy, others = {}, []
     for r in rows:
-        fits = r.w.dtype == torch.float32 == r.g.dtype and alike(r.w, r.g, r.m, r.v)
-        (easy if fits else others).append(r)
-    if easy:
-        fused(*map(list, zip(*((r.w, r.g, r.m, r.v, r.top) for r in easy), strict=True)), n)
+        fits = r.w.dtype == r.g.dtype == r.m.dtype and alike(r.w, r.g, r.m, r.v)
+        (easy.setdefault(r.m.dtype, []) if fits else others).append(r)
+    for same in easy.values():
+        fused(*map(list, zip(*((r.w, r.g, r.m, r.v, r.top, r.step) for r in same), strict=True)), n)
     for r in others:
         by_copy(r, n)
     for v, low in floors:
         torch.maximum(v, low, out=v)
-    if n.step % LIFT == 0:
-        lift([r.v for r in rows if r.held])
 
 
 def lift(vs: list[Tensor]) -> None:
     """The v of a live weight without gradients is brought back to SEED before it is a denormal number: a CPU takes 15
-    to 20 times as long over those."""
+    to 20 times as long over those, and may be set to take them for 0."""
     for v in vs:
         for (x,) in pieces(v):
             torch.maximum(x, x.sign().mul_(SEED), out=x)
 
 
 def by_copy(r: Row, n: Numbers) -> None:
-    """The fused kernel wants float32 in one layout; what is otherwise goes through a copy."""
+    """The fused kernel wants the moments' type and one layout; what is otherwise goes through a copy."""
     old = [r.w, r.g, r.m, r.v, r.top]
-    new = [t if t is None else t.float().contiguous() for t in old]
-    fused(*([t] for t in new), n)
+    new = [t if t is None else t.to(r.m.dtype).contiguous() for t in old]
+    fused(*([t] for t in new), [r.step], n)
     for i in (0, 2, 3, 4):
         if new[i] is not old[i]:
             old[i].copy_(new[i])
 
 
-def fused(ws, gs, ms, vs, tops, n: Numbers) -> None:
+def fused(ws, gs, ms, vs, tops, steps: list[int], n: Numbers) -> None:
     """torch's own kernel: AdamW (Loshchilov and Hutter 2017, algorithm 2), or Adam with an L2 penalty."""
     kernel = torch._fused_adamw_ if n.decoupled else torch._fused_adam_
     amsgrad = tops[0] is not None
-    step = torch.full((), n.step, dtype=torch.float32, device=ws[0].device)
+    counts = {s: torch.full((), s, dtype=torch.float32, device=ws[0].device) for s in set(steps)}
     kernel(
         ws,
         gs,
         ms,
         vs,
         tops if amsgrad else [],
-        [step] * len(ws),
+        [counts[s] for s in steps],
         lr=n.lr * n.scale,
         beta1=n.beta1,
         beta2=n.beta2,
@@ -118,7 +119,9 @@ def fused(ws, gs, ms, vs, tops, n: Numbers) -> None:
 
 
 class Adam(Base):
-    """State per parameter: exp_avg, exp_avg_sq and, with AMSGrad, max_exp_avg_sq; float32 whatever the weights are.
+    """State per parameter: exp_avg, exp_avg_sq and, with AMSGrad, max_exp_avg_sq; float32 whatever the weights are, but
+    float64 for those of float64. `missed` counts the updates that a parameter had no gradient for, where there are any:
+    bias corrections are of its own updates, as torch's are; SPAM's phases are the optimizer's.
 
     `hold(p)` makes the state of p its own mask: from then on its weights with w = v = 0 are pruned and stay so, and the
     v of every other is above 0.
@@ -150,7 +153,8 @@ class Adam(Base):
         super().add_param_group(param_group)
         names = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * self.defaults["amsgrad"]
         for p in self.param_groups[-1]["params"]:
-            self.state[p] = {n: torch.zeros_like(p, dtype=torch.float32) for n in names}
+            dtype = torch.float64 if p.dtype == torch.float64 else torch.float32  # a bf16 v never decays
+            self.state[p] = {n: torch.zeros_like(p, dtype=dtype) for n in names}
 
     def hold(self, p: Tensor) -> None:
         """Let the state of `p` be its mask from now on. What is pruned has to be 0, in w and in the state, already."""
@@ -167,7 +171,7 @@ class Adam(Base):
                 for (v,) in pieces(self.state[p]["exp_avg_sq"]):  # alone: the weights may be loaded later
                     v.copy_(v.clamp(min=TINY).mul_(v.sign()))
 
-    def held(self, p: Tensor) -> bool:
+    def held(self, p):
         return self.state[p].get("held", False)
 
     def pruned(self, p: Tensor, rows: slice = slice(None)) -> Tensor:
@@ -175,9 +179,15 @@ class Adam(Base):
         w, v = p.detach()[rows], self.state[p]["exp_avg_sq"][rows]
         return (w == 0) & (v == 0) if self.held(p) else torch.zeros_like(w, dtype=torch.bool)
 
-    def row(self, p: Tensor) -> Row:
+    def revived(self, p):
+        if not self.held(p):
+            return super().revived(p)
+        return sum(int(((w != 0) & (v == 0)).sum()) for w, v in pieces(p, self.state[p]["exp_avg_sq"]))
+
+    def row(self, p: Tensor, step: int) -> Row:
         s = self.state[p]
-        return Row(p.detach(), p.grad, s["exp_avg"], s["exp_avg_sq"], s.get("max_exp_avg_sq"), s.get("held", False))
+        tensors = p.detach(), p.grad, s["exp_avg"], s["exp_avg_sq"], s.get("max_exp_avg_sq")
+        return Row(*tensors, s.get("held", False), step - s.get("missed", 0))
 
     def masked_beforehand(self, params):
         return self.onepass.left(params) if self.onepass else params
@@ -195,7 +205,9 @@ class Adam(Base):
         return self.onepass.norms(params, dense) + super().norms(self.onepass.left(params), dense)
 
     def begin(self):
-        """SPAM's momentum reset. A live weight that holds its mask gets SEED as v, not 0."""
+        """Count parameters without a gradient; SPAM's reset: a live weight whose v is its mask gets SEED, not 0."""
+        for p in (p for group in self.param_groups for p in group["params"] if p.grad is None):
+            self.state[p]["missed"] = self.state[p].get("missed", 0) + 1
         if self.spam and self.spam.resets(self.updates):
             for state in self.state.values():
                 for name, value in state.items():
@@ -204,19 +216,27 @@ class Adam(Base):
                     elif torch.is_tensor(value):
                         value.zero_()
 
+    def end(self):
+        if self.updates % LIFT == 0:  # of all, for what has a gradient now and then may never have one just here
+            by_eager = (p for p in self.state if not (self.onepass and self.onepass.view(p).usable))
+            lift([self.state[p]["exp_avg_sq"] for p in by_eager if self.held(p)])
+
     def update(self, group, params, clip):
         n = self.numbers(group)
         if self.onepass:
             params = self.onepass.update(params, n, clip)
         if params:
-            eager([self.row(p) for p in params], n, clip, floor=self.onepass is not None)
+            eager([self.row(p, n.step) for p in params], n, clip, floor=self.onepass is not None)
 
     def numbers(self, group: dict) -> Numbers:
-        spam, step = self.spam, group["step"]
-        given = {k: group[k] for k in ("lr", "beta1", "beta2", "eps", "weight_decay", "decoupled")}
+        spam, given = self.spam, {k: group[k] for k in ("lr", "beta1", "beta2", "eps", "weight_decay", "decoupled")}
         if spam:
-            given |= {"spike_theta": spam.theta if spam.clips(step) else None, "scale": spam.scale(step)}
-        return Numbers(step, **given)
+            theta = spam.theta if spam.clips(self.updates) else None
+            given |= {"spike_theta": theta, "scale": spam.scale(self.updates)}
+        return Numbers(group["step"], **given)
+
+    def updates_of(self, p, group):
+        return group["step"] - self.state[p].get("missed", 0)
 
 
 def folded(n: Numbers) -> tuple[float, float, float]:

@@ -33,6 +33,7 @@ class Base(torch.optim.Optimizer):
         counters = {"step": 0, "calls": 0, "skipped": 0, "skipped_in_a_row": 0}
         super().__init__(groups, {**defaults, **counters, "clip_norm": clip_norm})
         self.masks: dict[Tensor, Tensor] = {}
+        self.versions: dict[Tensor, int] = {}  # of weights after the last step: whether they were written to since
         self.on_gradients: list[Callable[[], None]] = []
         self.on_updated: list[Callable[[], None]] = []
 
@@ -57,9 +58,16 @@ class Base(torch.optim.Optimizer):
         return self.param_groups[0]["skipped_in_a_row"]
 
     # torch's own import its compiler at their first call, to keep it out: over a second that most runs do not need.
-    zero_grad, add_param_group, state_dict = (
-        inspect.unwrap(getattr(torch.optim.Optimizer, name)) for name in ("zero_grad", "add_param_group", "state_dict")
+    zero_grad, state_dict = (
+        inspect.unwrap(getattr(torch.optim.Optimizer, name)) for name in ("zero_grad", "state_dict")
     )
+
+    def add_param_group(self, param_group: dict) -> None:
+        """As torch's. Raises ValueError for weights that are not real floating-point numbers."""
+        inspect.unwrap(torch.optim.Optimizer.add_param_group)(self, param_group)
+        for p in self.param_groups[-1]["params"]:
+            if not p.is_floating_point():
+                raise ValueError(f"a parameter of {p.dtype}: these optimizers take real floating-point numbers only")
 
     def update(self, group: dict, params: list[Tensor], clip: Tensor | None) -> None:
         """Move `params` along their gradients times `clip`, a 0-dim tensor (None: 1); group["step"] already counts this
@@ -69,18 +77,42 @@ class Base(torch.optim.Optimizer):
     def begin(self) -> None:
         """Called once a step, before the groups are updated."""
 
+    def end(self) -> None:
+        """Called once a step, after the groups were updated."""
+
     def clear(self, p: Tensor, rows: slice, keep: Tensor) -> None:
-        """Set what the optimizer remembers of `p[rows]` to 0 where `keep`, of 0 and 1, is 0."""
-        for value in self.state.get(p, {}).values():
+        """Set `p[rows]` and what the optimizer remembers of it to 0 where `keep`, of 0 and 1, is 0."""
+        for value in (p.detach(), *self.state.get(p, {}).values()):
             if torch.is_tensor(value) and value.shape == p.shape:
-                # inf, of squares that overflowed, times 0 is nan. masked_fill_ takes ten times as long.
-                value[rows].mul_(keep).nan_to_num_(0.0, posinf=float("inf"), neginf=float("-inf"))
+                zero_dropped(value[rows], keep)
+
+    def updates_of(self, p: Tensor, group: dict) -> int:
+        """Updates that `p` of this parameter group has had."""
+        return group["step"]
+
+    def held(self, p: Tensor) -> bool:
+        """Whether the state of `p` is its mask."""
+        return False
+
+    def revived(self, p: Tensor) -> int:
+        """How many weights of `p` are pruned by its mask, and not 0."""
+        return int((p.detach().masked_fill(self.masks[p], 0) != 0).sum()) if p in self.masks else 0
+
+    def check_masked(self, params: list[Tensor]) -> None:
+        """Raise ValueError where pruned weights are not 0, for weights or a mask were loaded since the last step."""
+        for p in params:
+            if self.versions.get(p, p._version) != p._version and (count := self.revived(p)):
+                raise ValueError(
+                    f"{count} pruned weights of a tensor of shape {tuple(p.shape)} are not 0: dense weights were "
+                    f"loaded over pruned ones. Load the optimizer's and the pruner's state with them, or make both anew"
+                )
 
     def load_state_dict(self, state_dict: dict) -> None:
         """As torch's, but what is remembered keeps its dtype: torch casts it to the weight's, and a bf16 second moment
         never decays."""
         inspect.unwrap(torch.optim.Optimizer.load_state_dict)(self, state_dict)
         params = [p for group in self.param_groups for p in group["params"]]
+        self.versions = dict.fromkeys(params, -1)
         for i, saved in state_dict["state"].items():
             here = params[i].device
             self.state[params[i]] = {k: v.to(here, copy=True) if torch.is_tensor(v) else v for k, v in saved.items()}
@@ -94,6 +126,7 @@ class Base(torch.optim.Optimizer):
         held = [(g, [p for p in g["params"] if p.grad is not None]) for g in self.param_groups]
         params = [p for _, ps in held for p in ps]
         norm, reads_dense, overflow = None, bool(self.on_gradients), False
+        self.check_masked(params)
         if reads_dense:
             good, overflow = self._look(params, self._whole(self.norms(params, dense=True)))
             if not self._count(good):
@@ -112,8 +145,10 @@ class Base(torch.optim.Optimizer):
         for group, ps in held:
             if ps:
                 self.update(group, ps, clip)
+        self.end()
         for hook in self.on_updated:
             hook()
+        self.versions = {p: p._version for p in params}
         return loss
 
     def masked_beforehand(self, params: list[Tensor]) -> list[Tensor]:
@@ -127,10 +162,11 @@ class Base(torch.optim.Optimizer):
                 p.grad.mul_(self.masks[p])
 
     def norms(self, params: list[Tensor], dense: bool = False) -> list[Tensor]:
-        """Euclidean norms of the gradients, 0-dim float32, one a parameter; of live weights only unless `dense`."""
+        """Euclidean norms of the gradients, 0-dim, one a parameter; of live weights only unless `dense`."""
         # By pieces: torch adds up in float32, and a tensor of 40M elements comes out 0.2% short.
         parts = [[x for (x,) in pieces(p.grad)] for p in params]
-        each = iter(torch._foreach_norm([x for part in parts for x in part], dtype=torch.float32) if params else [])
+        dtype = torch.float64 if any(p.dtype == torch.float64 for p in params) else torch.float32
+        each = iter(torch._foreach_norm([x for part in parts for x in part], dtype=dtype) if params else [])
         return [total([next(each) for _ in part]) for part in parts]
 
     def _count(self, good: bool) -> bool:
@@ -167,6 +203,14 @@ class Base(torch.optim.Optimizer):
         return (most / (norm + 1e-6)).clamp(max=1.0).float()
 
 
+def zero_dropped(t: Tensor, keep: Tensor) -> None:
+    """Set `t` to 0 where `keep`, of 0 and 1, is 0, in place."""
+    if t.sum().isfinite():
+        t.mul_(keep).add_(0.0)  # or what is negative would be -0; masked_fill_ takes ten times as long
+    else:  # inf times 0 is nan
+        t.masked_fill_(keep == 0, 0.0)
+
+
 def total(norms: list[Tensor]) -> Tensor:
     if len(norms) == 1:
         return norms[0]
@@ -176,4 +220,4 @@ def total(norms: list[Tensor]) -> Tensor:
 def finite(params: list[Tensor]) -> bool:
     """Whether all gradients are finite: for those whose norm is not, which can err by overflow."""
     largest = torch._foreach_norm([p.grad for p in params if p.grad.numel()], float("inf"))
-    return bool(torch.stack([n.float() for n in largest]).isfinite().all())
+    return bool(torch.stack([n.isfinite() for n in largest]).all())

@@ -86,14 +86,15 @@ class OnePass:
         if old and old.state is state and old.keep is keep and old.held == held and old.address == address:
             return old
         whole = (p, state["exp_avg"], state["exp_avg_sq"], state.get("max_exp_avg_sq"), keep)
-        usable = SMALL <= p.numel() < MOST and alike(*(t for t in whole if t is not None))
+        usable = SMALL <= p.numel() < MOST and whole[1].dtype == torch.float32
+        usable = usable and alike(*(t for t in whole if t is not None))
         flats = tuple(None if t is None else flat(t) for t in whole) if usable else ()
         mask = "stored" if keep is not None else "state" if held else "none"
         found = self.views[p] = Views(state, keep, held, address, mask, flats, usable)
         return found
 
     def takes(self, p: Tensor) -> bool:
-        return self.view(p).usable and p.grad.stride() == p.stride()
+        return self.view(p).usable and p.grad.stride() == p.stride() and "missed" not in self.optimizer.state[p]
 
     def left(self, params: list[Tensor]) -> list[Tensor]:
         """The parameters that are not for these kernels."""
