@@ -22,7 +22,7 @@ from lib.config import Config, InputError
 from lib.data.base import DATASETS
 from lib.footprint import Footprint
 from lib.monitor.client import Monitor, MonitorOptions
-from lib.prune.base import PRUNERS
+from lib.prune.base import PRUNERS, NotFinite
 from lib.prune.schedule import Schedule
 from lib.rundir import RunDir, place, write_json
 from lib.scores import Scores
@@ -104,6 +104,8 @@ class Trainer:
         else:
             self._record(event)
             self.enter("train")
+            if self.pruner.not_finite:
+                raise Diverged(f"{self.pruner.not_finite} weights were not finite at step {event['step']}")
 
     def enter(self, name: str) -> None:
         """What the run does from now on."""
@@ -122,7 +124,7 @@ class Trainer:
             self.lr_warmup = hyper.warmup_steps(self.spec.model, self.recipe, self.length)
             while self.step < self.length.steps and not self.stopped:
                 self._epoch(started)
-        except Diverged as e:
+        except (Diverged, NotFinite) as e:
             status, why = "diverged", str(e)
         except torch.OutOfMemoryError:  # what it holds is free only outside of this clause
             short = True

@@ -37,7 +37,7 @@ class Method:
 
     build(weights, plan) makes its pruner (see lib/prune/kernel/pruner.py) for the prunable weights, a list of
     (name, parameter); None for a method that prunes nothing.
-    needs: state tensors of the optimizer that its score reads.
+    needs: state tensors of the optimizer that its score reads; with variants, those of the variant count.
     pairs_with: the optimizers it pairs with; None is any.
     holds: what it keeps between steps besides a mask: the pruner's attribute, a dict of tensors, -> bytes per
     prunable weight.
@@ -70,6 +70,10 @@ class Method:
     def kept(self, holds_masks: bool) -> int:
         """Bytes per prunable weight that it keeps between steps."""
         return sum(self.holds.values()) + self.mask(holds_masks)
+
+
+class NotFinite(ValueError):
+    """Training has diverged: there are no scores to prune by, for weights or the optimizer's state are not finite."""
 
 
 PRUNERS: Registry[Method] = Registry("pruning method", "lib.prune")

@@ -11,6 +11,8 @@ from lib import hyper
 from lib.config import InputError
 from lib.hyper import Recipe
 from lib.optim.base import OPTIMIZERS
+from lib.optim.kernel.adam import Adam
+from lib.optim.kernel.sgd import SGD
 from lib.trainer import Trainer, derive, train
 
 
@@ -230,6 +232,29 @@ def test_ten_bad_steps_in_a_row_are_divergence(tmp_path, bad, steps):
     r = poisoned(tmp_path, bad, "adamw", MAX_ITERS="40")
     assert (r.summary["status"], r.summary["steps"], r.summary["skipped_steps"]) == ("diverged", steps, 10)
     assert "10 steps in a row" in r.summary["reason"]
+
+
+@pytest.mark.parametrize(
+    "optimizer, method, value, says",
+    [
+        ("sgd", "random", math.inf, "6 weights were not finite at step 10"),
+        ("adamw", "movement", -math.inf, "6 weights were not finite at step 10"),
+        ("adamw", "magnitude", math.nan, "a pruning score is not a number"),
+    ],
+)
+def test_weights_that_are_not_finite_when_it_prunes(tmp_path, monkeypatch, optimizer, method, value, says):
+    """What is pruned of them would be 0 from there on, and the run would look as if nothing had been."""
+    for cls in (Adam, SGD):
+
+        def update(self, group, params, clip, plain=cls.update):
+            plain(self, group, params, clip)
+            if group["step"] == 10 and params[0].ndim == 4:
+                params[0][:, 0, 0, 0] = value
+
+        monkeypatch.setattr(cls, "update", update)
+    settings = {"PRUNING_RAMP_END": "10", "PRUNING_SCHEDULE_ONE_SHOT": "y"}
+    r = run(tmp_path, optimizer, method, "0.9", **settings)
+    assert (r.summary["status"], r.summary["steps"]) == ("diverged", 10) and says in r.summary["reason"]
 
 
 @pytest.mark.parametrize("bad", [{3}, {1, 20, 40}, {*range(2, 11), *range(12, 21)}])

@@ -10,7 +10,7 @@ class Displacement(Pruner):
 
     def score(self, name, p, rows):
         w = p.detach()[rows].float()
-        return w * (w - self.start[name][rows])
+        return w * (w - self.start[name][rows].float())
 
     def state_dict(self):
         return {**super().state_dict(), "start": self.start}

@@ -30,15 +30,18 @@ class StateMask:
 
     def live(self, p: Tensor, rows: slice) -> Tensor | None:
         """Float, of the shape of `p[rows]`: above 0 where a weight is live, else 0; None where all are."""
-        return self.optimizer.state[p]["exp_avg_sq"][rows] if self.optimizer.held(p) else None
+        return self.optimizer.state[p]["exp_avg_sq"][rows].float() if self.optimizer.held(p) else None
 
     def write(self, p: Tensor, rows: slice, keep: Tensor) -> None:
         """What goes (`keep` is 0) becomes 0 in the weights and in the optimizer's state; the two say so themselves.
         What stays (1) gets a v above 0: it may be 0 with no gradient so far."""
-        p[rows].mul_(keep).add_(0.0)  # or a negative weight would be -0
         self.optimizer.clear(p, rows, keep)
         v = self.optimizer.state[p]["exp_avg_sq"][rows]
         torch.maximum(v, keep.mul_(self.optimizer.least), out=v)
+
+    def lost(self) -> bool:
+        """Whether no event has made the state a mask, or its state was put in the place of one that was."""
+        return bool(self.weights) and not self.optimizer.held(self.weights[0][1])
 
     def settle(self) -> None:
         """After an event: the state is the mask from now on."""
@@ -72,8 +75,10 @@ class StoredMask:
 
     def write(self, p, rows, keep):
         self.of[p][rows].copy_(keep)
-        p[rows].mul_(keep).add_(0.0)
         self.optimizer.clear(p, rows, keep)
+
+    def lost(self):
+        return False
 
     def settle(self):
         pass

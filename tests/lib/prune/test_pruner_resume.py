@@ -56,6 +56,17 @@ def test_with_other_distributions(build, method):
     check(build, method, optimizer_for(method), distribution="nm", pattern=(1, 2), target=0.5)
 
 
+@pytest.mark.parametrize("method", ["magnitude", "state"])
+def test_without_the_optimizers_state_there_is_no_mask(build, method):
+    """What is pruned would train again, and the record would count it as pruned."""
+    whole, resumed = (Session(build, method, optimizer_for(method), seed=s) for s in (1, 2))
+    whole.train(1, 40)
+    resumed.model.load_state_dict(whole.model.state_dict())
+    resumed.pruner.load_state_dict(whole.pruner.state_dict())
+    with pytest.raises(ValueError, match="the optimizer's state holds no mask: load it with the pruner's state"):
+        resumed.train(41, 41)
+
+
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_one_shot_stopped_before_and_after_its_event(build, name):
     for stop in (40, 80):
