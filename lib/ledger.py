@@ -31,12 +31,12 @@ def predict(spec: RunSpec, config: Config, parameters: int, prunable: int) -> di
         "weights": FLOAT * parameters,
         "gradients": FLOAT * parameters,
         **{name: size * parameters for name, size in state.items()},
-        **overhead(method, record, prunable),
+        **overhead(method, record.state_owner(base), prunable),
     }
 
 
 def overhead(method: Method, record: Optim, prunable: int) -> dict[str, int]:
-    """What pruning adds."""
+    """What pruning adds to an optimizer that has its state from `record`."""
     masks = method.mask(record.holds_masks) * prunable
     return ({"masks": masks} if masks else {}) | {name: size * prunable for name, size in method.holds.items()}
 
@@ -53,7 +53,7 @@ def compared(spec: RunSpec, config: Config, parameters: int, prunable: int) -> d
     classes = predict(spec, config, parameters, prunable)
     record, base = optimizer(spec)
     plain = {k: v for k, v in classes.items() if k == "weights" or k in record.state(config.read, base)}
-    rival = kept(plain | overhead(PRUNERS[MOVEMENT], record, prunable))
+    rival = kept(plain | overhead(PRUNERS[MOVEMENT], record.state_owner(base), prunable))
     return {
         "classes": classes,
         "kept": kept(classes),

@@ -58,6 +58,8 @@ def plan(config: Config) -> Plan:
         why = impossible(cell, options)
         (left_out.append(why) if why else specs.append(exact(cell, options)))
     check_used(axes, specs, left_out)
+    for optimizer, base in dict.fromkeys((s.optimizer, s.adamwprune_base) for s in specs):
+        OPTIMIZERS[optimizer].check(config.read, base)
     specs = name(config, axes, specs)
     return Plan(tuple(specs), tuple(dict.fromkeys(left_out)), tuple(defaults(axes)))
 
@@ -174,8 +176,13 @@ def impossible(s: RunSpec, options: PruningOptions) -> str | None:
         return f"{pair}: {s.optimizer} pairs only with {' and '.join(sorted(optim.pairs_with))}"
     if method.pairs_with is not None and optim.name not in method.pairs_with:
         return f"{pair}: {s.pruning_method} pairs only with {' and '.join(sorted(method.pairs_with))}"
-    if not method.needs <= optim.keeps:
-        return f"{pair}: {s.pruning_method} reads {', '.join(sorted(method.needs - optim.keeps))}, which is not kept"
+    owner = optim.state_owner(s.adamwprune_base)
+    if missing := needs(s) - owner.keeps:
+        who = s.adamwprune_variant or s.pruning_method
+        return (
+            f"{pair}: {who} reads {', '.join(sorted(missing))}, and {owner.name} keeps "
+            f"{', '.join(sorted(owner.keeps)) or 'nothing that a score can read'}"
+        )
     if not method.sparse:
         return None
     takes, asked = distributions(s), options.pruning_distribution
@@ -185,6 +192,11 @@ def impossible(s: RunSpec, options: PruningOptions) -> str | None:
     if takes and takes[0] not in DISTRIBUTIONS and options.pruning_layer_floor:
         return f"{who} x PRUNING_LAYER_FLOOR={options.pruning_layer_floor:g}: its distribution, {takes[0]}, has none"
     return None
+
+
+def needs(s: RunSpec) -> frozenset[str]:
+    """The state tensors that a run's score reads."""
+    return IMPORTANCE[s.adamwprune_variant].needs if s.adamwprune_variant else PRUNERS[s.pruning_method].needs
 
 
 def own_distribution(s: RunSpec) -> str | None:

@@ -3,10 +3,11 @@
 Nothing here steps differently from the base: without pruning the two are the same, bit for bit.
 """
 
+import inspect
 from dataclasses import dataclass, replace
 
-from lib.config import number
-from lib.optim.base import MAXIMUM, MOMENTS, OPTIMIZERS, Optim
+from lib.config import InputError, number
+from lib.optim.base import MAXIMUM, OPTIMIZERS, Optim
 
 DEFAULT_BASE = "adamw"
 
@@ -33,11 +34,17 @@ def build(groups, hyper, read, base=DEFAULT_BASE):
     return OPTIMIZERS[base].build(groups, hyper, read, **own)
 
 
+def check(read, base=DEFAULT_BASE):
+    takes = inspect.signature(OPTIMIZERS[base].build).parameters
+    if read(AdamWPruneOptions).adamwprune_amsgrad is not None and "amsgrad" not in takes:
+        raise InputError(f"ADAMWPRUNE_AMSGRAD is set, and the base {base} has no AMSGrad: clear it")
+
+
 def state(read, base=DEFAULT_BASE):
     own, inherited = read(AdamWPruneOptions).adamwprune_amsgrad, OPTIMIZERS[base].state(read, "")
     if own is None:
         return inherited
-    return MOMENTS | (MAXIMUM if own else {})
+    return {n: size for n, size in inherited.items() if n not in MAXIMUM} | (MAXIMUM if own else {})
 
 
 OPTIMIZERS.add(
@@ -50,6 +57,7 @@ OPTIMIZERS.add(
         replaces=lambda base: OPTIMIZERS[base].replaces(""),
         resets=lambda read, base: OPTIMIZERS[base].resets(read, ""),
         state=state,
+        check=check,
         has_base=True,
     ),
 )

@@ -39,10 +39,14 @@ class Optim:
     the base optimizer's name for the one optimizer that has one.
     family: whose learning rate, decay and betas of the recipe it takes ("sgd" or "adam").
     keeps: the names of the state tensors a pruning score may read.
+    holds_masks: whether its state alone can tell a pruned weight, w = 0 and exp_avg_sq = 0, as lib/optim/kernel/adam.py
+    can; None is wherever it keeps exp_avg_sq.
+    Both are the base's, where there is one: see state_owner.
     pairs_with: the pruning methods it pairs with; None is any.
     replaces: recipe settings that its definition fixes, for a given base.
     resets(read, base): when it zeroes its moments, or None.
     state(read, base): what it keeps of every parameter, name -> bytes.
+    check(read, base): raises InputError where its settings cannot be had, before anything is run.
     """
 
     name: str
@@ -54,12 +58,17 @@ class Optim:
     replaces: Callable[[str], Mapping[str, Any]] = field(default=lambda base: {})
     resets: Callable[[Read, str], Resets | None] = field(default=lambda read, base: None)
     state: Callable[[Read, str], Mapping[str, int]] = field(default=lambda read, base: MOMENTS)
+    check: Callable[[Read, str], None] = field(default=lambda read, base: None)
     has_base: bool = False
+    holds_masks: bool | None = None
 
-    @property
-    def holds_masks(self) -> bool:
-        """Whether its state alone can tell a pruned weight: w = 0 and exp_avg_sq = 0."""
-        return "exp_avg_sq" in self.keeps
+    def __post_init__(self):
+        if self.holds_masks is None:
+            object.__setattr__(self, "holds_masks", "exp_avg_sq" in self.keeps)
+
+    def state_owner(self, base: str = "") -> "Optim":
+        """The record of the optimizer whose state this one has: its base's, where it has one."""
+        return OPTIMIZERS[base] if self.has_base and base else self
 
 
 @dataclass(frozen=True)

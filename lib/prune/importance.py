@@ -17,11 +17,12 @@ Tensor = Any  # torch is not imported here: these functions call only methods of
 
 @dataclass(frozen=True)
 class State:
-    """What a score may read of a tensor, or of a part of it: the raw moments, the step t >= 1, beta1, and the root mean
-    square of the whole tensor's live weights, a 0-dim tensor."""
+    """What a score may read of a tensor, or of a part of it: the raw moments that it `needs`, the tensor's own updates
+    t >= 1, beta1 (0 where the optimizer has none), and the root mean square of the whole tensor's live weights, a 0-dim
+    tensor."""
 
-    exp_avg: Tensor
-    exp_avg_sq: Tensor
+    exp_avg: Tensor = None
+    exp_avg_sq: Tensor = None
     step: int = 1
     beta1: float = 0.9
     rms: Tensor = None
@@ -40,6 +41,9 @@ IMPORTANCE: Registry[Importance] = Registry("adamwprune variant", "lib.prune")
 
 
 def importance(name: str, needs: set[str], distribution: str | None = None, relative: bool = False):
+    if unknown := set(needs) - {"exp_avg", "exp_avg_sq"}:
+        raise ValueError(f"{name} needs {', '.join(sorted(unknown))}: a score can read exp_avg and exp_avg_sq")
+
     def register(score):
         IMPORTANCE.add(name, Importance(name, score, frozenset(needs), distribution, relative))
         return score

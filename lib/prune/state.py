@@ -16,7 +16,6 @@ PRUNERS.add(
     Method(
         "state",
         build,
-        needs=frozenset({"exp_avg", "exp_avg_sq"}),
         pairs_with=frozenset({"adamwprune"}),
         has_variant=True,
     ),

@@ -228,7 +228,9 @@ def test_a_method_that_reads_what_is_not_kept(monkeypatch):
     picky = dataclasses.replace(PRUNERS["movement"], needs=frozenset({"exp_avg", "exp_avg_sq"}))
     monkeypatch.setitem(PRUNERS._records, "movement", picky)
     made = plan(config("sgd adam none movement", TARGET_SPARSITY="0.5"))
-    assert made.left_out == ("sgd x movement: movement reads exp_avg, exp_avg_sq, which is not kept",)
+    assert made.left_out == (
+        "sgd x movement: movement reads exp_avg, exp_avg_sq, and sgd keeps nothing that a score can read",
+    )
     assert [s.id for s in made.specs] == ["lenet5_sgd_none", "lenet5_adam_none", "lenet5_adam_movement_50"]
 
 

@@ -265,7 +265,10 @@ def audit_event(pruner, share: float) -> dict | None:
     of_live = (round(share * pruner.total) - dead) / max(1, pruner.total - dead)
     if not 0 < of_live < 1:
         return None
-    moments = [(optimizer.state[p]["exp_avg"], optimizer.state[p]["exp_avg_sq"]) for _, p in pruner.weights]
+    states = [optimizer.state.get(p, {}) for _, p in pruner.weights]
+    if any(n not in s for s in states for n in ("exp_avg", "exp_avg_sq")):
+        return {"error": "the optimizer does not keep exp_avg and exp_avg_sq, which the scores read"}
+    moments = [(s["exp_avg"], s["exp_avg_sq"]) for s in states]
     weights = [(n, p.detach().float(), *s) for (n, p), s in zip(pruner.weights, moments, strict=True)]
     try:
         return audit_state(weights, group["step"], group["beta1"], [of_live])
