@@ -33,7 +33,7 @@ class Base(torch.optim.Optimizer):
         counters = {"step": 0, "calls": 0, "skipped": 0, "skipped_in_a_row": 0}
         super().__init__(groups, {**defaults, **counters, "clip_norm": clip_norm})
         self.masks: dict[Tensor, Tensor] = {}
-        self.versions: dict[Tensor, int] = {}  # of weights after the last step: whether they were written to since
+        self.versions: list[int] | None = None  # of all weights after the last step, to see who wrote to them since
         self.on_gradients: list[Callable[[], None]] = []
         self.on_updated: list[Callable[[], None]] = []
 
@@ -98,10 +98,17 @@ class Base(torch.optim.Optimizer):
         """How many weights of `p` are pruned by its mask, and not 0."""
         return int((p.detach().masked_fill(self.masks[p], 0) != 0).sum()) if p in self.masks else 0
 
-    def check_masked(self, params: list[Tensor]) -> None:
+    def read_versions(self) -> list[int]:
+        """How often each parameter was written to, in the groups' order: a counter that torch keeps."""
+        return [p._version for group in self.param_groups for p in group["params"]]
+
+    def check_masked(self) -> None:
         """Raise ValueError where pruned weights are not 0, for weights or a mask were loaded since the last step."""
-        for p in params:
-            if self.versions.get(p, p._version) != p._version and (count := self.revived(p)):
+        if self.versions is None or self.versions == (now := self.read_versions()):
+            return
+        params = (p for group in self.param_groups for p in group["params"])
+        for p, before, after in zip(params, self.versions, now, strict=False):  # a group may have joined
+            if before != after and (count := self.revived(p)):
                 raise ValueError(
                     f"{count} pruned weights of a tensor of shape {tuple(p.shape)} are not 0: dense weights were "
                     f"loaded over pruned ones. Load the optimizer's and the pruner's state with them, or make both anew"
@@ -112,7 +119,7 @@ class Base(torch.optim.Optimizer):
         never decays."""
         inspect.unwrap(torch.optim.Optimizer.load_state_dict)(self, state_dict)
         params = [p for group in self.param_groups for p in group["params"]]
-        self.versions = dict.fromkeys(params, -1)
+        self.versions = [-1] * len(params)
         for i, saved in state_dict["state"].items():
             here = params[i].device
             self.state[params[i]] = {k: v.to(here, copy=True) if torch.is_tensor(v) else v for k, v in saved.items()}
@@ -126,7 +133,7 @@ class Base(torch.optim.Optimizer):
         held = [(g, [p for p in g["params"] if p.grad is not None]) for g in self.param_groups]
         params = [p for _, ps in held for p in ps]
         norm, reads_dense, overflow = None, bool(self.on_gradients), False
-        self.check_masked(params)
+        self.check_masked()
         if reads_dense:
             good, overflow = self._look(params, self._whole(self.norms(params, dense=True)))
             if not self._count(good):
@@ -148,7 +155,7 @@ class Base(torch.optim.Optimizer):
         self.end()
         for hook in self.on_updated:
             hook()
-        self.versions = {p: p._version for p in params}
+        self.versions = self.read_versions()
         return loss
 
     def masked_beforehand(self, params: list[Tensor]) -> list[Tensor]:
