@@ -60,6 +60,9 @@ class Config(Mapping[str, str]):
 
     def __init__(self, values: Mapping[str, str], kinds: Mapping[str, str], origin: Mapping[str, str] | None = None):
         self._values, self._kinds, self._origin = dict(values), dict(kinds), dict(origin or {})
+        self._settings: dict[
+            tuple[type, str], object
+        ] = {}  # what has been read: a plan of 39 runs asks thousands of times
 
     def __getitem__(self, name: str) -> str:
         return self._values[name]
@@ -115,7 +118,9 @@ class Config(Mapping[str, str]):
     def read(self, cls: type[T], prefix: str = "") -> T:
         """The settings `cls`, each field from the symbol of its name with `prefix`. A symbol that Kconfig left out,
         because what it depends on is off, gives the field's default (equal to Kconfig's: a test holds that)."""
-        return cls(**{f.name: self._field(f, prefix) for f in dataclasses.fields(cls)})
+        if (cls, prefix) not in self._settings:
+            self._settings[cls, prefix] = cls(**{f.name: self._field(f, prefix) for f in dataclasses.fields(cls)})
+        return self._settings[cls, prefix]
 
     def _field(self, field: dataclasses.Field, prefix: str):
         name = (prefix + field.name).upper()
