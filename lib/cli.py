@@ -30,9 +30,10 @@ NEAR = 4  # names that an error offers
 
 @dataclass(frozen=True)
 class Request:
-    """Either the directory of a run, or a config of one run."""
+    """Either the directory of a run, to be trained or to be probed for a few steps, or a config of one run."""
 
     run: str | None = None
+    probe: bool = False
     config: Config | None = None
 
 
@@ -58,7 +59,8 @@ class Parser(argparse.ArgumentParser):
 
     def known_flags(self) -> dict[str, str]:
         """Flag -> its help text, in order."""
-        return {a.option_strings[-1]: a.help or "" for a in self._actions if a.option_strings}
+        shown = (a for a in self._actions if a.option_strings and a.help is not argparse.SUPPRESS)
+        return {a.option_strings[-1]: a.help or "" for a in shown}
 
     def unknown_flag(self, word: str) -> InputError:
         """The error for a flag that there is not: near names first, then flags whose help has all of its words."""
@@ -86,6 +88,9 @@ def parser(model: str) -> Parser:
     )
     p.add_argument("--config", metavar="FILE", help="a .config of one run; other flags are then not allowed")
     p.add_argument("--run", metavar="DIR", help="a prepared run directory; other flags are then not allowed")
+    p.add_argument(
+        "--probe", action="store_const", const=True, help=argparse.SUPPRESS
+    )  # of lib/estimate.py, with --run
     cell = p.add_argument_group("the run")
     flagless = from_flags(model, {})
     for axis in AXES:
@@ -153,12 +158,15 @@ def parse(model: str, argv: list[str]) -> Request:
     if rest:
         raise flags.unknown_flag(next((w for w in rest if w.startswith("--")), rest[0]))
     given = {k: v for k, v in vars(found).items() if v is not None}
+    probe = given.pop("probe", False)
+    if probe and "run" not in given:
+        raise InputError("--probe goes with --run DIR: it measures a few steps of a prepared run")
     for alone in ("run", "config"):
         if alone in given and len(given) > 1:
             others = ", ".join(flag(k) for k in given if k != alone)
             raise InputError(f"--{alone} says everything about a run: {others} cannot be given beside it")
     if "run" in given:
-        return Request(run=given["run"])
+        return Request(run=given["run"], probe=probe)
     if "config" in given:
         return Request(config=kconfig.load(given["config"]))
     return Request(config=from_flags(model, given))

@@ -27,6 +27,9 @@ class LanguageModel:
 
     def load(self, dataset, recipe, data_dir, device, full_train, share=WHOLE):
         raw = DATASETS[dataset].load(data_dir, recipe.tokenizer)
+        return self.splits(raw, dataset, recipe, device, full_train, share)
+
+    def splits(self, raw, dataset, recipe, device, full_train, share=WHOLE):
         splits = {"train": raw.train, "validation": raw.validation, "test": raw.test}
         if full_train:
             splits = {"train": raw.trainable(), "test": raw.test}

@@ -1,5 +1,6 @@
 """Where a model's train.py ends up: flags, `--config FILE` or `--run DIR` -> run directory -> Trainer."""
 
+import json
 import os
 import sys
 import traceback
@@ -25,7 +26,7 @@ def main(model: str, make_task: Callable, argv: list[str] | None = None) -> int:
         if request.run:
             run = rundir.RunDir(request.run)
             config = Config.load(run.config)
-            code = one(task, run, config, run.spec())
+            code = probe(task, config, run.spec()) if request.probe else one(task, run, config, run.spec())
         else:
             code = alone(task, request.config)
     except InputError as e:
@@ -37,6 +38,14 @@ def main(model: str, make_task: Callable, argv: list[str] | None = None) -> int:
     if code and request and request.run and launch.started() > 1:
         launch.end_process(code)
     return code
+
+
+def probe(task, config: Config, spec: RunSpec) -> int:
+    """Measure a few steps of a run, and print what they take as a line of JSON."""
+    from lib.probe import measure
+
+    print(json.dumps(measure(task, config, spec)))
+    return 0
 
 
 def alone(task, config: Config) -> int:

@@ -39,14 +39,17 @@ def alone(t: Tensor) -> Tensor:
 
 class Task(Protocol):
     """name: the model's. metric: what its runs are compared by, "accuracy" or "perplexity". A batch is a tuple
-    of tensors, a sample a row of each. shown(): what else a summary says of trained weights. share: what this process
-    takes of the data; add(tensor): the sum of a tensor over all processes. blocks(): the modules whose weights are
-    worth bringing together one after the other, where processes have parts of them; none where they cannot."""
+    of tensors, a sample a row of each. splits(): what load() makes of a data set's own record. shown(): what else a
+    summary says of trained weights. share: what this process takes of the data; add(tensor): the sum of a tensor over
+    all processes. blocks(): the modules whose weights are worth bringing together one after the other, where processes
+    have parts of them; none where they cannot."""
 
     name: str
     metric: str
 
     def load(self, dataset: str, recipe: Recipe, data_dir: Path, device, full_train: bool, share=WHOLE) -> "Data": ...
+
+    def splits(self, raw, dataset: str, recipe: Recipe, device, full_train: bool, share=WHOLE) -> "Data": ...
 
     def model(self, dataset: str, recipe: Recipe) -> nn.Module: ...
 
@@ -93,7 +96,9 @@ class Classification:
     metric: str = "accuracy"
 
     def load(self, dataset, recipe, data_dir, device, full_train, share=WHOLE):
-        raw = DATASETS[dataset].load(data_dir)
+        return self.splits(DATASETS[dataset].load(data_dir), dataset, recipe, device, full_train, share)
+
+    def splits(self, raw, dataset, recipe, device, full_train, share=WHOLE):
         check_labels(DATASETS[dataset], raw)
         augment = recipe.augment and DATASETS[dataset].augment
         train, validation = (raw.trainable(), None) if full_train else (raw.train, raw.validation)
