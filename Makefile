@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 .SUFFIXES:
 
 OVERRIDES := EPOCHS SEEDS MAX_ITERS DATA_DIR RESULTS SET
-KNOWN := $(OVERRIDES) FORMAT PYTHON TORCH
+KNOWN := $(OVERRIDES) FORMAT PROBE PYTHON TORCH
 
 given = $(filter command,$(firstword $(origin $(1))))
 GIVEN := $(strip $(foreach v,$(.VARIABLES),$(if $(call given,$(v)),$(v))))
@@ -52,7 +52,13 @@ else
 unexport TORCH
 endif
 
-# FORMAT and PYTHON are checked here, for they reach a command line; their text still goes through the environment.
+ifneq ($(call given,PROBE),)
+ifeq ($(filter plan,$(MAKECMDGOALS)),)
+$(error PROBE changes nothing here: it goes with plan (`make` measures by itself))
+endif
+endif
+
+# FORMAT, PROBE and PYTHON are checked here, for they reach a command line; their text still goes through the environment.
 ifneq ($(call given,FORMAT),)
 override FORMAT := $(value FORMAT)
 ifeq ($(filter text ids,$(FORMAT)),)
@@ -60,6 +66,15 @@ $(error FORMAT: give text or ids)
 endif
 endif
 FORMAT ?= text
+
+ifneq ($(call given,PROBE),)
+override PROBE := $(value PROBE)
+ifeq ($(filter y n,$(PROBE)),)
+$(error PROBE: give y or n)
+endif
+else
+override PROBE := n
+endif
 
 ifneq ($(call given,PYTHON),)
 override PYTHON := $(value PYTHON)
@@ -121,8 +136,8 @@ olddefconfig: $(READY) ## complete .config, and name the lines that no longer me
 	@$(RUN) scripts/config.py olddefconfig
 list-defconfigs: $(READY) ## the presets, and the question each answers
 	@$(RUN) scripts/config.py list
-plan: $(READY) ## what would run, what is left out and why, how long (FORMAT=ids: the ids alone)
-	@$(RUN) scripts/matrix.py plan --format "$$FORMAT"
+plan: $(READY) ## what would run, why not the rest, memory, how long (FORMAT=ids: ids alone; PROBE=y: measure)
+	@$(RUN) scripts/matrix.py plan --format "$$FORMAT" --probe "$$PROBE"
 run: $(READY) ## run the matrix of .config (without one: the preset quickstart), then the report
 	@$(RUN) scripts/matrix.py run
 continue: $(READY) ## do what is left of the newest results, or of RESULTS=dir
@@ -170,4 +185,4 @@ help: ## this list
 	@echo "AdamWPrune: make [target] [EPOCHS=n] [SEEDS=n] [MAX_ITERS=n] [DATA_DIR=dir] [RESULTS=dir] [SET=\"NAME=value\"] [PYTHON=interpreter]"
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  %-18s %s\n' "$$t" "$$d"; done
 	@echo "Without a .config the preset quickstart runs: 11 small runs on embedded data."
-export FORMAT
+export FORMAT PROBE

@@ -4,9 +4,9 @@ L0  config, registry, kconfig, cache, provenance: values, names, what was measur
 L1  optim, prune, data, monitor, executor: records of what can be chosen; packages that never import each other
 L2  spec, matrix, overrides, cli, hyper, batching, resolve, rundir, checkpoint, launch, peak, ledger,
     forecast, ids: from a configuration to runs and their files
-L3  task, language, build, world, parallel, fit, footprint, scores, trainer, inference, record, measure, results,
-    costs, remarks, audit: training, and what was written
-L4  figure, gputop, report, terminal, progress, runner, main: what a person calls
+L3  task, language, build, world, parallel, fit, footprint, scores, probe, trainer, inference, record, measure,
+    results, costs, remarks, audit: training, and what was written
+L4  figure, gputop, report, terminal, progress, estimate, describe, runner, main: what a person calls
 L5  the model folders and scripts, which import this library and are never imported by it
 
 docs/architecture.md says why.

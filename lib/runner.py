@@ -1,39 +1,34 @@
 """A matrix from configuration to report: plan, run, continue. No torch here: runs are jobs of an executor."""
 
-import contextlib
-import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-from lib import hyper, provenance, report, results
+from lib import hyper, report, results
 from lib.config import Config, InputError
 from lib.data.base import DATASETS, MissingData
+from lib.describe import pruning_schedule
+from lib.estimate import PROBE_FROM_S, describe_costs
 from lib.executor.base import EXECUTORS, ExecutorOptions, Job
 from lib.matrix import Plan, check_distribution
 from lib.matrix import plan as make_plan
 from lib.monitor.client import MonitorOptions
-from lib.optim.base import OPTIMIZERS, UpdateOptions
-from lib.prune.base import PRUNERS, PruningOptions
-from lib.prune.schedule import schedule
+from lib.optim.base import OPTIMIZERS
+from lib.prune.base import PruningOptions
 from lib.resolve import (
-    COMPILED_FROM,
     check_compiler,
     check_devices,
     check_sharding,
     lengths,
-    parameters,
     pinned,
     resolve,
 )
-from lib.rundir import ROOT, RunDir, checked, locked, new_root, newest, place
+from lib.rundir import ROOT, RunDir, locked, new_root, place
 from lib.spec import RunSpec
 
 # What every run imports, and a data set's own; a fork inherits them.
 IMPORTS = ("torch", "lib.main", "lib.runner", "lib.trainer", "lib.task")
 COMPILER_OF_TORCH = "torch._dynamo"  # over a second to import
-GFLOPS = 6.0  # training arithmetic a core does a second on small images: a guess until runs are recorded
 
 
 class Failures(Exception):
@@ -56,88 +51,6 @@ def check(config: Config) -> Plan:
         check_sharding(config, spec)
         pruning_schedule(config, spec)
     return plan
-
-
-def pruning_schedule(config: Config, spec: RunSpec):
-    if not PRUNERS[spec.pruning_method].sparse:
-        return None
-    resets = OPTIMIZERS[spec.optimizer].resets(config.read, spec.adamwprune_base)
-    length = lengths(config, spec)
-    own = PRUNERS[spec.pruning_method].schedule
-    return schedule(config.read(PruningOptions), spec.target_sparsity, length.steps, length.scale, resets, own)
-
-
-def describe(config: Config, plan: Plan) -> Iterator[str]:
-    """The plan for a person: runs, what was left out and why, defaults taken, notes, and an estimate."""
-    yield f"{len(plan.specs)} run{'s' * (len(plan.specs) != 1)}:"
-    width = max(len(s.id) for s in plan.specs)
-    for spec in plan.specs:
-        length = lengths(config, spec)
-        yield f"  {spec.id:<{width}}  {length.steps} steps, {length.evaluations} evaluations on {spec.dataset}"
-    if plan.left_out:
-        yield "left out:"
-        yield from (f"  {why}" for why in plan.left_out)
-    for note in [*plan.notes, *notes(config, plan)]:
-        yield f"note: {note}"
-    yield estimate(config, plan)
-
-
-def notes(config: Config, plan: Plan) -> Iterator[str]:
-    """What a reader of the plan should know."""
-    said = {}
-    for spec in plan.specs:
-        length = lengths(config, spec)
-        resets = OPTIMIZERS[spec.optimizer].resets(config.read, spec.adamwprune_base)
-        if resets and resets.interval > length.steps:
-            said[f"SPAM_DELTA_T={resets.interval}: no momentum reset in {length.steps} steps ({spec.model})"] = None
-        when = pruning_schedule(config, spec)
-        if when and len(when.events) == 1 and when.shape not in ("one_shot", "constant"):
-            said[f"{spec.model}: PRUNING_FREQUENCY={when.frequency} leaves one event, at step {when.ramp_end}"] = None
-        if config.read(UpdateOptions).update == "compiled" and parameters(config, spec) < COMPILED_FROM:
-            said[f"{spec.model}: UPDATE_COMPILED gains nothing on a model this small, and compiling takes time"] = None
-        if length.scale < 1:
-            said[f"{spec.model}: lengths given in steps are scaled by {length.scale:.3g}, as the run was shortened"] = (
-                None
-            )
-    yield from said
-
-
-def estimate(config: Config, plan: Plan) -> str:
-    """Time for the whole matrix: from runs of the same model, data, batch and threads here, else from arithmetic."""
-    known, seconds, guessed = recorded_costs(), 0.0, False
-    threads = config.read(hyper.Training).num_threads or provenance.cores()
-    for spec in plan.specs:
-        length, recipe = lengths(config, spec), hyper.read_recipe(config, spec.model, spec.dataset)
-        cost = known.get((spec.model, spec.dataset, recipe.batch_size, threads))
-        if cost is None:
-            guessed = True
-            work = int(config[f"{spec.model.upper()}_MFLOP"]) * 1e6 * recipe.batch_size
-            cost = work / (GFLOPS * 1e9 * threads), 0.0
-        seconds += length.steps * cost[0] + (length.evaluations + 1) * cost[1]
-    how = "a guess from the arithmetic on this CPU; runs here will sharpen it" if guessed else "from runs recorded here"
-    return f"estimate: about {duration(seconds)} of running ({how})"
-
-
-def recorded_costs() -> dict[tuple, tuple[float, float]]:
-    """(model, data set, batch, threads) -> seconds a step and seconds an evaluation: medians over the newest results,
-    so that one busy hour does not speak for the machine."""
-    found: dict = {}
-    for root in newest()[:8]:
-        with contextlib.suppress(InputError, KeyError):
-            for r in checked(root / "all_results.json")["runs"]:
-                if r["status"] == "done":
-                    key = r["model"], r["dataset"], r["batch_size"], r["threads"]
-                    other = (r["elapsed_s"] - r["train_s"]) / (r["epochs"] + 1)
-                    found.setdefault(key, []).append((r["train_s"] / r["steps"], other))
-    return {k: tuple(map(statistics.median, zip(*v, strict=True))) for k, v in found.items()}
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def prepare(config: Config) -> Path:
@@ -168,6 +81,8 @@ def run(config: Config) -> Path:
     """The whole matrix of a config, in a new results directory."""
     root = prepare(config)
     print(f"results: {root}", flush=True)
+    for line in describe_costs(Config.load(root / "config"), check(config), PROBE_FROM_S):
+        print(line, flush=True)
     execute(root)
     return root
 

@@ -10,6 +10,7 @@ import lib  # noqa: E402
 
 try:
     from lib import kconfig, overrides, runner
+    from lib.describe import describe
     from lib.rundir import find_root
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
@@ -27,11 +28,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["plan", "run", "continue", "rerun-failed"])
     parser.add_argument("--format", choices=["text", "ids"], default="text")
+    parser.add_argument("--probe", choices=["y", "n"], default="n", help="measure a few steps of each model first")
     args = parser.parse_args()
     if args.command == "plan":
         config = configured() if args.format == "text" else quietly(configured)
         plan = runner.check(config)
-        print("\n".join(s.id for s in plan.specs) if args.format == "ids" else "\n".join(runner.describe(config, plan)))
+        lines = (
+            (s.id for s in plan.specs)
+            if args.format == "ids"
+            else describe(config, plan, 0.0 if args.probe == "y" else None)
+        )
+        for line in lines:
+            print(line, flush=True)
         return 0
     try:
         if args.command == "run":

@@ -50,9 +50,10 @@ LAYERS = [
         "results",
         "costs",
         "remarks",
+        "probe",
         "audit",
     },
-    {"main", "report", "terminal", "progress", "figure", "runner", "gputop"},
+    {"main", "report", "terminal", "progress", "figure", "estimate", "describe", "runner", "gputop"},
 ]
 LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 # Rooms that know nothing of one another.
@@ -65,7 +66,7 @@ LIB = [f for f in FILES if f.startswith("lib/")]
 # Where torch may stand: tensor code, the loop, the models, and a process of its own that nothing imports.
 TORCH = ("lib/optim/kernel/", "lib/prune/kernel/", "lib/data/kernel/", "lib/executor/preload.py")
 TORCH += ("lib/task.py", "lib/language.py", "lib/build.py", "lib/inference.py", "lib/trainer.py")
-TORCH += ("lib/world.py", "lib/parallel.py", "lib/fit.py", "lib/footprint.py", "lib/scores.py")
+TORCH += ("lib/probe.py", "lib/world.py", "lib/parallel.py", "lib/fit.py", "lib/footprint.py", "lib/scores.py")
 TORCH += (
     "lib/checkpoint.py",
     "scripts/bench_core.py",
@@ -235,10 +236,11 @@ sys.meta_path.insert(0, Block())
 sys.path.insert(0, ".")
 begun = time.perf_counter()
 from lib import kconfig, runner
+from lib.describe import describe
 for path in sorted(pathlib.Path("defconfigs").iterdir()):
     config = kconfig.load(path)
     plan = runner.check(config)
-    text = "\\n".join(runner.describe(config, plan))
+    text = "\\n".join(describe(config, plan))
     assert all(s.id in text for s in plan.specs)
     print(f"{time.perf_counter() - begun:.3f} s  {path.name}: {len(plan.specs)} runs")
 for name in sys.argv[1:]:

@@ -324,6 +324,8 @@ def test_make_in_a_folder_with_spaces(repo, tmp_path):
         (["olddefconfig", "SET=LENET5_EPOCHS=4"], "SET changes nothing here"),
         (["defconfig-quickstart", "EPOCHS=3"], "EPOCHS changes nothing here"),
         (["list-defconfigs", "FORMAT=ids"], "FORMAT changes nothing here"),
+        (["run", "PROBE=y"], "PROBE changes nothing here: it goes with plan"),
+        (["plan", "PROBE=yes"], "PROBE: give y or n"),
         (["plan", "PYTHON="], "PYTHON= is given but empty"),
     ],
 )

@@ -8,7 +8,9 @@ import gpt2.model
 import resnet18.model
 import resnet50.model
 from lenet5.model import LeNet5
+from lib import kconfig
 from lib.language import VOCABULARY
+from lib.prune.kernel.pruner import prunable
 
 RESNETS = {"resnet18": resnet18.model.network, "resnet50": resnet50.model.network}
 
@@ -36,6 +38,33 @@ def size(model) -> int:
 def test_parameters(make, parameters):
     with torch.device("meta"):
         assert size(make()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("lines", "make"),
+    [
+        ("MODEL_LENET5 LENET5_DATASET_MNIST", lambda: LeNet5(10)),
+        ("MODEL_RESNET18 RESNET18_DATASET_CIFAR10", lambda: RESNETS["resnet18"](10, "cifar")),
+        ("MODEL_RESNET18 RESNET18_DATASET_CIFAR100", lambda: RESNETS["resnet18"](100, "cifar")),
+        ("MODEL_RESNET18 RESNET18_DATASET_IMAGENET", lambda: RESNETS["resnet18"](1000, "imagenet")),
+        ("MODEL_RESNET50 RESNET50_DATASET_DIGITS", lambda: RESNETS["resnet50"](10, "cifar")),
+        ("MODEL_RESNET50 RESNET50_DATASET_CIFAR100", lambda: RESNETS["resnet50"](100, "cifar")),
+        ("MODEL_RESNET50 RESNET50_DATASET_IMAGENET", lambda: RESNETS["resnet50"](1000, "imagenet")),
+        ("MODEL_GPT2 GPT2_SIZE_TINY", lambda: gpt2.model.network("tiny", VOCABULARY["bytes"], 256)),
+        *(
+            (f"MODEL_GPT2 GPT2_SIZE_{size.upper()}", lambda size=size: gpt2.model.network(size, 50304, 1024))
+            for size in ("124m", "350m", "774m", "1558m")
+        ),
+    ],
+)
+def test_the_facts_that_a_plan_is_told_are_the_networks(lines, make):
+    """<MODEL>_PARAMETERS and <MODEL>_PRUNABLE of Kconfig, which a plan's memory rests on."""
+    config = kconfig.apply(None, [(name, "y", "t") for name in lines.split()])
+    with torch.device("meta"):
+        model = make()
+    head = lines.split()[0].removeprefix("MODEL_")
+    assert int(config[f"{head}_PARAMETERS"]) == size(model)
+    assert int(config[f"{head}_PRUNABLE"]) == sum(p.numel() for _, p in prunable(model))
 
 
 @pytest.mark.parametrize("name", RESNETS)

@@ -10,6 +10,7 @@ import pytest
 
 from lib import kconfig, runner
 from lib.config import Config, parse_line
+from lib.describe import describe
 from lib.matrix import expand, pin, plan
 from lib.rundir import ROOT
 
@@ -211,5 +212,5 @@ def test_settings_make_sense(path):
     """Everything that a plan checks: bounds, schedules, resets."""
     config = kconfig.load(path)
     assert len(runner.check(config).specs) == len(expand(config))
-    text = "\n".join(runner.describe(config, runner.check(config)))
+    text = "\n".join(describe(config, runner.check(config)))
     assert all(s.id in text for s in expand(config))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib import hyper, kconfig, overrides, runner
+from lib import describe, hyper, kconfig, overrides, runner
 from lib.config import Config, InputError
 from lib.matrix import expand
 from lib.rundir import RunDir
@@ -141,12 +141,12 @@ def test_lengths_in_steps_shrink_with_the_run(quickstart):
     """A count given in steps is scaled by the share of the recipe's length that is left; a share of the run is not."""
     config = overrides.apply(quickstart, {"SET": "PRUNING_WARMUP=40 PRUNING_RAMP_END=200 PRUNING_FREQUENCY=20"})
     spec = next(s for s in expand(config) if s.id == "lenet5_adamw_magnitude_50")
-    full = runner.pruning_schedule(config, spec)
+    full = describe.pruning_schedule(config, spec)
     assert (runner.lengths(config, spec).steps, full.warmup, full.ramp_end, full.frequency) == (360, 40, 200, 20)
     for short in (overrides.apply(config, {"EPOCHS": "10"}), overrides.apply(config, {"MAX_ITERS": "180"})):
-        found = runner.pruning_schedule(short, spec)
+        found = describe.pruning_schedule(short, spec)
         assert (runner.lengths(short, spec).steps, found.warmup, found.ramp_end, found.frequency) == (180, 20, 100, 10)
-    longer = runner.pruning_schedule(overrides.apply(config, {"EPOCHS": "40"}), spec)
+    longer = describe.pruning_schedule(overrides.apply(config, {"EPOCHS": "40"}), spec)
     assert (longer.warmup, longer.ramp_end, longer.frequency) == (40, 200, 20)
 
 
@@ -155,7 +155,7 @@ def test_a_shortened_run_still_reaches_its_target(quickstart, short):
     config = overrides.apply(quickstart, short)
     for spec in expand(config):
         if spec.target_sparsity:
-            found = runner.pruning_schedule(config, spec)
+            found = describe.pruning_schedule(config, spec)
             assert found.asked(runner.lengths(config, spec).steps) == spec.target_sparsity
 
 
