@@ -110,7 +110,8 @@ def describe_costs(config: Config, plan: Plan, probe: float | None = None) -> It
     starts = sum(known.start_s * len(group.specs) for group, known in found)
     total += GRAPHS_S * len(plan.specs)
     yield f"start-up: about {duration(starts / len(plan.specs))} a run, {duration(starts)} in all"
-    yield f"estimate: about {duration(total)} of running ({'; '.join(dict.fromkeys(basis(g, c) for g, c in found))})"
+    yield f"estimate: about {duration(total)} of running"
+    yield from dict.fromkeys(f"  {basis(g, c)}" for g, c in found)
     if total > LONG_S:
         yield shorter(config, found, total)
 
@@ -270,10 +271,10 @@ def memory_line(group: Group, known: Cost) -> str:
     """What a run's tensors take while it trains: the ledger's prediction, and activations where they were measured."""
     sums = sorted(sum(predicted(group, s, known).values()) for s in group.specs)
     span = mib(sums[0]) if mib(sums[0]) == mib(sums[-1]) else f"{mib(sums[0])} to {mib(sums[-1])}"
-    line = f"memory: {span} a run of {group.name} for weights, gradients, optimizer state and masks"
+    line = f"memory: {span} a run of {group.name}: weights, gradients, state, masks"
     if known.activations:
-        return f"{line}, and {mib(known.activations)} of activations (measured)"
-    return f"{line}; activations come on top (`make plan PROBE=y` measures them)"
+        return f"{line}\n  and {mib(known.activations)} of activations (measured)"
+    return f"{line}\n  and activations, which `make plan PROBE=y` measures"
 
 
 def basis(group: Group, known: Cost) -> str:
@@ -282,7 +283,7 @@ def basis(group: Group, known: Cost) -> str:
         return f"from finished runs here, {seconds(known.step_s)} a step of {group.name}"
     if known.source == "guess":
         where = "this GPU" if trains_on_gpu(group.config) else "this CPU"
-        return f"a guess from the arithmetic of {group.name} on {where}; `make plan PROBE=y` measures"
+        return f"a guess from the arithmetic of {group.name} on {where}: PROBE=y measures"
     part = "" if known.share == 1.0 else f", from {100 * known.share:.2g}% of a micro-batch"
     busy = ", while the machine was busy with other work" if known.busy else ""
     return f"measured here: {seconds(known.step_s)} a step of {group.name}{part}{busy}"
