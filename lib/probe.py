@@ -22,9 +22,10 @@ from lib.rundir import place
 from lib.spec import RunSpec
 from lib.world import World
 
-STEP_S = 0.6  # that a measured part should take, and
+STEP_S = 0.8  # that a measured part should take, and
 LEAST = 3, 1.0  # how often it is measured at least, and for how many seconds
 BUSY = 0.5  # of the time of all threads, below which others had the cores
+BUDGET_S = 5.0  # for all that is timed: from then on each is timed once
 FIRST = 8  # samples of the very first part
 SHORTEST = 64  # tokens of the very first part of a language model
 TOKENS = 65_536  # of a whole split, whose size is not known before it is read
@@ -71,6 +72,7 @@ class Steps:
         self.optimizer, _, _ = build.optimizer(list(self.model.named_parameters()), spec, config, recipe)
         self.batch = self.part = self.draw(self.micro)
         self.wall = self.worked = 0.0
+        self.until = time.perf_counter() + BUDGET_S
 
     def draw(self, samples: int) -> tuple:
         """A batch as training takes it, with what augmentation costs."""
@@ -106,7 +108,7 @@ class Steps:
         size = self.recipe.eval_batch_size
         samples = evaluated(self.spec.dataset, self.recipe)
         batch = next(iter(split.in_order(min(size, samples))))
-        part, share = cut(batch, len(self.part[0]) * 3 / len(batch[0]), self.part[0].shape[-1])
+        part, share = cut(batch, 3 * self.part[0].numel() / batch[0].numel(), SHORTEST)
         self.model.eval()
         with torch.inference_mode():
             self.loss(part)
@@ -136,7 +138,7 @@ class Steps:
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
             found.append(time.perf_counter() - before)
-            if sum(found) > 3 * max(least[1], STEP_S):
+            if time.perf_counter() > self.until:
                 break
         self.wall += time.perf_counter() - begun
         self.worked += time.process_time() - worked
