@@ -50,7 +50,8 @@ def probe(task, config: Config, spec: RunSpec) -> int:
 
 def alone(task, config: Config) -> int:
     """A run from flags: a matrix of one, in a results directory of its own, with its report."""
-    from lib.runner import prepare, show
+    from lib.runner import prepare
+    from lib.terminal import show_report
 
     if launch.started() > 1:
         raise InputError(
@@ -67,7 +68,8 @@ def alone(task, config: Config) -> int:
     run = rundir.RunDir(root / specs[0].id)
     print(f"results: {root}", flush=True)
     code = one(task, run, Config.load(run.config), specs[0])
-    show(report.write(results.load(root)))
+    found = results.load(root)
+    show_report(found, report.write(found))
     return code
 
 
