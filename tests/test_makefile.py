@@ -146,7 +146,7 @@ def test_the_interpreter_is_text(repo, text):
 def test_the_name_of_a_preset_is_text(dispatched, text):
     code, arguments, given = dispatched(f"defconfig-{text}")
     assert (code, arguments, given["PRESET"]) == (0, ["scripts/config.py", "defconfig", text], text)
-    with pytest.raises(InputError, match=re.escape(f"unknown preset {text!r}. Known: {PRESETS[0]},")):
+    with pytest.raises(InputError, match=re.escape(f"unknown preset {text!r}.")):
         importlib.import_module("scripts.config").preset(text)
 
 
