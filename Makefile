@@ -9,6 +9,10 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 OVERRIDES := EPOCHS SEEDS MAX_ITERS DATA_DIR RESULTS SET
 KNOWN := $(OVERRIDES) FORMAT PROBE PYTHON TORCH
 
+# torch's threads sleep while they wait: spinning, they take the cores from whatever else runs (see lib/__init__.py).
+OMP_WAIT_POLICY ?= PASSIVE
+export OMP_WAIT_POLICY
+
 given = $(filter command,$(firstword $(origin $(1))))
 GIVEN := $(strip $(foreach v,$(.VARIABLES),$(if $(call given,$(v)),$(v))))
 UNKNOWN := $(filter-out $(KNOWN) MAKEFLAGS MAKEOVERRIDES -*-command-variables-*-,$(GIVEN))

@@ -7,6 +7,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import lib  # noqa: E402
 
+lib.let_threads_sleep()  # before torch is loaded
+
 try:
     from lib.main import main
 except ModuleNotFoundError as e:

@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import NoReturn
 
-from lib import ROOT
+from lib import ROOT, child_environment
 from lib.config import Config
 from lib.hyper import Training
 from lib.rundir import RunDir
@@ -67,7 +67,7 @@ def together(run: RunDir, spec: RunSpec, count: int) -> int:
     """Run it in `count` processes; the exit status of train.py. An interrupt reaches them all, and is waited out."""
     train = str(ROOT / spec.model / "train.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    env = {"OMP_NUM_THREADS": "1", **os.environ}  # each process takes its share of NUM_THREADS later
+    env = {"OMP_NUM_THREADS": "1", **child_environment()}  # each process takes its share of NUM_THREADS later
     process = subprocess.Popen(
         [*command, "--", train, "--run", str(run.path)], env=env, preexec_fn=lambda: follow(signal.SIGTERM)
     )

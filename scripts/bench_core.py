@@ -7,7 +7,6 @@ printed beside it. Prints a table, writes bench_results/core.json, and exits wit
 
 import argparse
 import importlib
-import os
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import lib  # noqa: E402
+
+lib.let_threads_sleep()
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
@@ -254,7 +257,7 @@ def compilations(n: int) -> Iterator[dict]:
         with tempfile.TemporaryDirectory() as cache:
             for times, again in ((cold, 1), (warm, 3)):
                 for _ in range(again):
-                    env = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache}
+                    env = lib.child_environment(TORCHINDUCTOR_CACHE_DIR=cache)
                     command = [sys.executable, "-c", COMPILE.format(root=str(ROOT))]
                     out = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
                     times.append(float(out.split("seconds")[1]))

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-from lib import ROOT
+from lib import ROOT, child_environment
 from lib.executor.base import EXECUTORS, Job, Status
 
 GRACE_S = 20.0  # what an interrupted run has to put its papers in order
@@ -43,6 +43,7 @@ class Local:
         parent = subprocess.Popen(
             [sys.executable, "-m", "lib.executor.preload", *self.imports],
             cwd=ROOT,
+            env=child_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
