@@ -9,18 +9,14 @@ tensors, and Python is several times slower then.
 
 import functools
 import math
-import os
-import shutil
-import types
 from dataclasses import dataclass
-from itertools import count
 
 import torch
 from torch import Tensor
 
-from lib.config import InputError
 from lib.optim.kernel.adam import Numbers, folded
 from lib.optim.kernel.flat import alike, flat
+from lib.optim.kernel.inductor import compile_once
 from lib.optim.kernel.spam import SEED, TINY
 
 ROW, WIDE = 1024, 4096
@@ -28,7 +24,6 @@ SMALL = 16384  # elements: below it the call costs more than the memory
 HUGE = 1 / TINY  # v * HUGE >= 1 for every normal v, and what holds its mask is normal or 0: min(1, .) is the mask
 CPU = torch.device("cpu")
 MOST = 1 << 31  # elements that a GPU kernel can index in 32 bits
-names = count()
 OFF = torch.finfo(torch.float32).max  # a spike limit that no gradient meets
 
 
@@ -63,18 +58,12 @@ class Views:
 
 
 class OnePass:
-    """Kernels for the parameters of one Adam. Raises InputError where nothing can be compiled."""
+    """Kernels for the parameters of one Adam. Raises CannotCompile where nothing can be compiled."""
 
     def __init__(self, optimizer):
         self.optimizer, self.views = optimizer, {}
-        try:
-            squares_kernel("none", torch.float32, CPU, torch.get_num_threads())
-        except Exception as e:
-            found = shutil.which(os.environ.get("CXX", "g++")) or "none"
-            raise InputError(
-                f"UPDATE_COMPILED is set, and torch.compile fails here (C++ compiler: {found}; {type(e).__name__}): "
-                f"install a compiler or choose UPDATE_EAGER"
-            ) from e
+        device = optimizer.param_groups[0]["params"][0].device
+        squares_kernel("none", torch.float32, device, torch.get_num_threads())
 
     def __getstate__(self):
         return {"optimizer": self.optimizer, "views": {}}
@@ -180,7 +169,7 @@ def kernel(rule: Rule):
     tensors = [ones(n, dtype=rule.weight), ones(n, dtype=rule.grad), ones(n), ones(n), ones(n, used=rule.amsgrad)]
     keep = ones(n, dtype=torch.bool, used=rule.mask == "stored")
     used = (True, True, True, rule.clip, rule.spikes, rule.spikes)
-    return compiled(step, *tensors, keep, *(ones(used=u) for u in used))
+    return compile_once(step, *tensors, keep, *(ones(used=u) for u in used), shortest=SMALL, longest=MOST - 1)
 
 
 def wide(t: Tensor) -> Tensor:
@@ -200,55 +189,11 @@ def squares_kernel(mask: str, dtype: torch.dtype, device: torch.device, threads:
     n = 2 * SMALL
     by = {"none": None, "state": torch.float32, "stored": torch.bool}[mask]
     by = None if by is None else wide(torch.ones(n, dtype=by, device=device))
-    return compiled(squares, wide(torch.ones(n, dtype=dtype, device=device)), by)
+    given = wide(torch.ones(n, dtype=dtype, device=device))
+    return compile_once(squares, given, by, shortest=SMALL, longest=MOST - 1)
 
 
 def masked(mask: str, g: Tensor, by: Tensor | None) -> Tensor:
     if mask == "state":
         return g * (by * HUGE).clamp_max(1.0)
     return g * by if mask == "stored" else g
-
-
-def compiled(f, *example):
-    """`f` as torch.compile makes it for every length from SMALL on, by calling it once with `example`.
-
-    It comes without torch.compile's guards, which at 50 tensors a step cost up to a twelfth of it. So it is for
-    arguments like the example's in everything but length, with as many threads as now, and under no_grad.
-    """
-    # Under a name of its own: torch would take two rules for one function called with other numbers, and make the
-    # numbers inputs.
-    own = f"{f.__name__}_{next(names)}"
-    code = f.__code__.replace(co_name=own)
-    named = types.FunctionType(code, f.__globals__, own, f.__defaults__, f.__closure__)
-    made = []
-
-    def backend(graph, fakes):
-        inner = torch._dynamo.lookup_backend("inductor")(graph, fakes)
-
-        def first(*given):  # the graph has an order of its own, and the length among its arguments
-            made.append((inner, [place(example, x) for x in given]))
-            return inner(*given)
-
-        return first
-
-    for t in example:
-        if t is not None and t.ndim:
-            row = t[0].numel()  # without a max torch 2.13 and 2.14 fail an assertion of their own
-            torch._dynamo.mark_dynamic(t, 0, min=SMALL // row, max=(MOST - 1) // row)
-    from torch._inductor import config
-
-    # In this process: a pool of workers for one kernel would stay, with the memory of three interpreters.
-    with torch.no_grad(), config.patch(compile_threads=1):
-        torch.compile(named, fullgraph=True, backend=backend)(*example)
-    ((inner, order),) = made
-
-    @functools.wraps(f)
-    def call(*given):
-        return inner(*[len(given[0]) if i is None else given[i] for i in order])
-
-    return call
-
-
-def place(example, given) -> int | None:
-    """Where in `example` a graph's argument comes from; None is its length."""
-    return next(i for i, x in enumerate(example) if x is given) if torch.is_tensor(given) else None
