@@ -9,7 +9,7 @@ from lib.matrix import Plan
 from lib.optim.base import OPTIMIZERS, UpdateOptions
 from lib.prune.base import PRUNERS, PruningOptions
 from lib.prune.schedule import schedule
-from lib.resolve import COMPILED_FROM, lengths, parameters
+from lib.resolve import COMPILED_FROM, compiling_notes, lengths, parameters
 from lib.spec import RunSpec
 
 
@@ -60,3 +60,4 @@ def notes(config: Config, plan: Plan) -> Iterator[str]:
                 None
             )
     yield from said
+    yield from compiling_notes(config, plan.specs)

@@ -86,6 +86,8 @@ def one(task, run: rundir.RunDir, config: Config, spec: RunSpec) -> int:
             interrupted(run)
             raise KeyboardInterrupt from None
         if isinstance(e, InputError):
+            if e.__cause__:
+                traceback.print_exception(e)
             if failed(run, f"{e}\n"):
                 raise
             return 2  # another process has said it

@@ -249,6 +249,9 @@ def provenance(results: Results, form: Callable) -> Iterator[str]:
     versions = ", ".join(f"{k} {v}" for k, v in (p.get("versions") or {}).items() if v)
     yield f"commit {p.get('commit') or 'unknown'}{' with local changes ' + p['dirty'] if p.get('dirty') else ''}; "
     yield f"Python {p.get('python')}; {versions}; {p.get('system')}; {p.get('cpu')}."
+    for choice, reason in (p.get("not_compiled") or {}).items():
+        yield ""
+        yield f"{choice}_AUTO did without torch.compile, which could not be used: {reason}."
 
 
 def as_text(head: list[str], rows: list[list[str]]) -> Iterator[str]:

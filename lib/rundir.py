@@ -125,6 +125,13 @@ def new_root(results: str, config: Config) -> Path:
     return root
 
 
+def add_provenance(root: Path, name: str, value: dict[str, str]) -> None:
+    """Add entries under a name to what a results directory says of where it came from."""
+    path = root / "provenance.json"
+    found = checked(path)
+    write_json(path, {"schema": SCHEMA, **found, name: found.get(name, {}) | value})
+
+
 @contextlib.contextmanager
 def locked(root: Path):
     """Hold a results directory: two matrices in one would clear each other's runs. The lock is on the directory itself

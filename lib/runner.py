@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lib import hyper, report, results
+from lib import child_environment, hyper, report, results
 from lib.config import Config, InputError
 from lib.data.base import DATASETS, MissingData
 from lib.describe import pruning_schedule
@@ -16,14 +16,15 @@ from lib.monitor.client import MonitorOptions
 from lib.optim.base import OPTIMIZERS
 from lib.prune.base import PruningOptions
 from lib.resolve import (
-    check_compiler,
+    check_compiling,
     check_devices,
     check_sharding,
     lengths,
     pinned,
     resolve,
+    settle_compiling,
 )
-from lib.rundir import ROOT, RunDir, locked, new_root, place
+from lib.rundir import ROOT, RunDir, add_provenance, locked, new_root, place
 from lib.spec import RunSpec
 
 # What every run imports, and a data set's own; a fork inherits them.
@@ -38,7 +39,7 @@ class Failures(Exception):
 def check(config: Config) -> Plan:
     """Expand, and make everything that can be wrong with a run wrong now: settings, schedules."""
     plan = make_plan(config)
-    check_compiler(config)
+    check_compiling(config, plan.specs)
     check_devices(config)
     for options in (hyper.Training, MonitorOptions, ExecutorOptions):
         config.read(options)
@@ -57,11 +58,21 @@ def prepare(config: Config) -> Path:
     """Check everything, then make the results directory with every run's own directory in it."""
     config = resolve(config)
     plan = check(config)
+    config, reasons = settle_compiling(config, plan.specs)
     require_data(config, plan)
     root = new_root(config["RESULTS"], config)
+    note_uncompiled(root, reasons)
     for spec in plan.specs:
         RunDir(root / spec.id).create(pinned(config, spec), spec)
     return root
+
+
+def note_uncompiled(root: Path, reasons: dict[str, str]) -> None:
+    """Write down, and say, why AUTO does without compiling in a results directory."""
+    if reasons:
+        add_provenance(root, "not_compiled", reasons)
+    for choice, reason in reasons.items():
+        print(f"{choice}_AUTO does without torch.compile, which cannot be used here: {reason}", file=sys.stderr)
 
 
 def require_data(config: Config, plan: Plan) -> None:
@@ -73,7 +84,7 @@ def require_data(config: Config, plan: Plan) -> None:
         except MissingData as missing:
             print(f"{missing}\ndownloading {DATASETS[name].title} ...", file=sys.stderr, flush=True)
             command = [sys.executable, str(ROOT / "scripts" / "data.py"), "--data-dir", str(folder), name]
-            if subprocess.run(command).returncode:
+            if subprocess.run(command, env=child_environment()).returncode:
                 raise InputError(str(missing)) from None
 
 
@@ -120,6 +131,10 @@ def run_pending(root: Path, plan: Plan, failed_only: bool) -> None:
     config = Config.load(root / "config")
     require_data(config, plan)
     todo = pending(root, failed_only)
+    config, reasons = settle_compiling(config, [spec_of(plan, d) for d in todo])
+    if reasons:  # a continued directory: what could be compiled when it was begun no longer can
+        config.write(root / "config")
+        note_uncompiled(root, reasons)
     for d in todo:
         d.create(pinned(config, spec_of(plan, d)), spec_of(plan, d)).clear()
     work, imports = jobs(root, todo)

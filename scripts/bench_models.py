@@ -18,6 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import lib  # noqa: E402
+
+lib.let_threads_sleep()
+
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
@@ -29,7 +33,7 @@ from lib.data.kernel.windows import Windows  # noqa: E402
 from lib.hyper import Length  # noqa: E402
 from lib.language import VOCABULARY  # noqa: E402
 from lib.matrix import plan  # noqa: E402
-from lib.resolve import BF16, pinned, resolve  # noqa: E402
+from lib.resolve import BF16, pinned, resolve, settle_compiling  # noqa: E402
 from lib.rundir import ROOT, SCHEMA, RunDir, write_json  # noqa: E402
 from lib.task import Data  # noqa: E402
 from lib.trainer import Trainer  # noqa: E402
@@ -85,6 +89,7 @@ def trainer(task, folder: Path, lines: dict) -> Trainer:
     lines = {"PRUNING_METHOD_NONE": "y", "MONITOR": "n", **lines}
     config = resolve(kconfig.apply(None, [(k, v, "bench") for k, v in lines.items()]))
     (spec,) = plan(config).specs
+    config, _ = settle_compiling(config, [spec])
     d = RunDir(folder / spec.id).create(pinned(config, spec), spec)
     made = Trainer(task, spec, Config.load(d.config), d, Silent())
     made.lr_warmup, made.early = 0, None

@@ -5,6 +5,7 @@ import os
 import py_compile
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,9 @@ from lib import kconfig  # noqa: E402
 # The first example of a property pays for imports and for the parse of Kconfig.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+# What is found out once about this machine: kept for the next tests, and not among the user's own.
+os.environ.setdefault("ADAMWPRUNE_CACHE", f"{tempfile.gettempdir()}/adamwprune-tests-{os.getuid()}")
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ LAYERS = [
         "overrides",
         "launch",
         "resolve",
+        "compiling",
         "peak",
         "ledger",
         "forecast",
@@ -52,6 +53,7 @@ LAYERS = [
         "remarks",
         "probe",
         "audit",
+        "compile_probe",
     },
     {"main", "report", "terminal", "progress", "figure", "estimate", "describe", "runner", "gputop"},
 ]
@@ -66,7 +68,8 @@ LIB = [f for f in FILES if f.startswith("lib/")]
 # Where torch may stand: tensor code, the loop, the models, and a process of its own that nothing imports.
 TORCH = ("lib/optim/kernel/", "lib/prune/kernel/", "lib/data/kernel/", "lib/executor/preload.py")
 TORCH += ("lib/task.py", "lib/language.py", "lib/build.py", "lib/inference.py", "lib/trainer.py")
-TORCH += ("lib/probe.py", "lib/world.py", "lib/parallel.py", "lib/fit.py", "lib/footprint.py", "lib/scores.py")
+TORCH += ("lib/probe.py", "lib/compile_probe.py", "lib/world.py", "lib/parallel.py", "lib/fit.py")
+TORCH += ("lib/footprint.py", "lib/scores.py")
 TORCH += (
     "lib/checkpoint.py",
     "scripts/bench_core.py",
@@ -220,8 +223,16 @@ def test_tensor_code_is_imported_late(file):
     assert not {name for name, at_once in imports(file) if at_once and ".kernel" in name}
 
 
-def test_nothing_imports_the_preload_process():
-    assert [f for f in FILES if any(name.startswith("lib.executor.preload") for name, _ in imports(f))] == []
+@pytest.mark.parametrize("process", ["lib.executor.preload", "lib.compile_probe"])
+def test_nothing_imports_a_process_of_its_own(process):
+    assert [f for f in FILES if any(name.startswith(process) for name, _ in imports(f))] == []
+
+
+def test_the_compiler_of_torch_is_touched_in_one_file():
+    """Its private interfaces change from version to version; a probe and this file's tests say first."""
+    private = re.compile(r"torch[.](_dynamo|_inductor)")
+    found = [f for f in LIB if private.search((ROOT / f).read_text())]
+    assert found == ["lib/optim/kernel/inductor.py", "lib/runner.py"]  # the latter names what to import beforehand
 
 
 BLOCKED = """

@@ -85,7 +85,8 @@ def answer(what: dict) -> None:
 def main(modules: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for module in modules:
-        importlib.import_module(module)
+        with contextlib.suppress(ImportError):  # a run that needs it will say so in its own log
+            importlib.import_module(module)
     while line := sys.stdin.readline():
         # Requests come one at a time, so all that can be there to read before the answer is the end of input.
         if select.select([sys.stdin.fileno()], [], [], 0)[0]:

@@ -78,7 +78,7 @@ class AdamOptions:
 
 @dataclass(frozen=True)
 class UpdateOptions:
-    """How the Adam family's update runs. "auto" is decided before a run starts (lib/runner.py)."""
+    """How the Adam family's update runs. "auto" is decided before a run starts (lib/resolve.py)."""
 
     update: str = choice("auto")
 

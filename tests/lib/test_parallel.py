@@ -3,8 +3,6 @@
 import pytest
 from train_kit import run
 
-from lib.config import InputError
-
 
 @pytest.mark.slow
 def test_compiled_steps_are_the_same_run(tmp_path):
@@ -18,20 +16,3 @@ def test_compiled_steps_are_the_same_run(tmp_path):
     a, b = plain.last()["model"], compiled.last()["model"]
     assert a.keys() == b.keys()
     assert max((a[k].double() - b[k].double()).abs().max() for k in a) < 1e-2
-
-
-def test_compiling_needs_a_compiler(tmp_path, monkeypatch):
-    from lib import resolve
-    from lib.runner import check
-
-    monkeypatch.setattr(resolve, "COMPILER", "no-such-compiler")
-    with pytest.raises(InputError, match="COMPILE_YES needs a C.. compiler, and no-such-compiler is not found"):
-        check(config())
-
-
-def config():
-    from lib import kconfig
-
-    lines = {"MODEL_LENET5": "y", "LENET5_DATASET_DIGITS": "y", "OPTIMIZER_SGD": "y", "PRUNING_METHOD_NONE": "y"}
-    lines |= {"COMPILE_YES": "y", "DEVICE_CPU": "y"}
-    return kconfig.apply(None, [(k, v, "test") for k, v in lines.items()])
