@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from lib import cli, launch, missing, report, results, rundir
+from lib import allocator, cli, launch, missing, report, results, rundir
 from lib.config import Config, InputError
 from lib.matrix import expand
 from lib.spec import RunSpec
@@ -77,6 +77,7 @@ def one(task, run: rundir.RunDir, config: Config, spec: RunSpec) -> int:
     """Train one run; what stops it is written where it is looked for."""
     if count := launch.devices(config):
         return launch.together(run, spec, count)
+    allocator.fix_thresholds()
     from lib.trainer import train
 
     try:

@@ -15,7 +15,7 @@ import time
 
 import torch
 
-from lib import build, fit, hyper, ledger, parallel, provenance, record
+from lib import allocator, build, fit, hyper, ledger, parallel, provenance, record
 from lib.build import derive
 from lib.checkpoint import Checkpoints
 from lib.config import Config, InputError
@@ -58,6 +58,7 @@ class Trainer:
         full = self.training.full_train
         self.recipe, self.batching = build.cut(task, spec.dataset, self.recipe, self.training, world)
         self.data = task.load(spec.dataset, self.recipe, place(config["DATA_DIR"]), self.device, full, world.share)
+        allocator.release_freed_memory()  # the loader's peak would stay in every figure of the run
         samples = DATASETS[spec.dataset].train_samples(full)
         self.length = hyper.length(self.recipe, self.training.max_iters, samples)
         self.order = torch.Generator()

@@ -30,6 +30,7 @@ LAYERS = [
         "launch",
         "resolve",
         "compiling",
+        "allocator",
         "peak",
         "ledger",
         "forecast",
