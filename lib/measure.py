@@ -2,20 +2,37 @@
 
 import bisect
 import math
+from collections.abc import Mapping
 
 from lib import ledger
 
 TRAINING, INFERENCE = ("train", "prune"), ("inference",)  # the monitor's phases that memory is measured over
 HOST = "host process RSS"
+TENSORS = "tensors of training"
+MIB = 1024 * 1024
 VENDORS = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel"}
 
 
 def derived(data: dict, header: dict, samples: list[dict]) -> dict:
     """Everything here that belongs in a run's record; `data` is its summary."""
     memory = measured(header, samples)
-    accuracy, mib = data["test_accuracy_last"], memory["gpu_memory_mean"]
+    accuracy, (mib, _) = data["test_accuracy_last"], compared(data | memory)
     efficiency = 100 * accuracy / mib if accuracy is not None and mib else None
     return memory | costs(data, header, samples) | {"efficiency_per_100mib": efficiency}
+
+
+def compared(data: Mapping) -> tuple[float | None, str | None]:
+    """Return the memory that runs are compared by, MiB, and what it is.
+
+    That of the run's processes as a GPU's driver reports it. On a CPU the ledger's tensors between a backward pass and
+    its update, without the data set: resident memory compares interpreters and allocators, and stands beside it. A
+    record without a ledger has its processes' memory.
+    """
+    phases = (data.get("ledger") or {}).get("phases", {})
+    tensors = phases.get("train", {}).get("tensors", {})
+    if data["memory_source"] == HOST and tensors:
+        return sum(size for name, size in tensors.items() if name != "data") / MIB, TENSORS
+    return data["gpu_memory_mean"], data["memory_source"]
 
 
 def sources(devices: list[dict], samples: list[dict]) -> list[int]:

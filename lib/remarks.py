@@ -24,6 +24,8 @@ def conditions(group: Results) -> str:
         values = [v for v in dict.fromkeys(getattr(r, field) for r in done) if v is not None]
         return " or ".join(form(v) for v in values) or "unknown"
 
+    compared, process = distinct("compared_source"), distinct("memory_source")
+    where = compared if compared == process else f"{compared}; of the process: {process}"
     quality = "accuracies in percent"
     if metric(group) == "perplexity":
         quality = f"perplexities of tokens ({distinct('tokenizer')})"
@@ -34,7 +36,7 @@ def conditions(group: Results) -> str:
     return (
         f"n = {len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))}){one}; "
         f"{distinct('steps')} steps of {distinct('batch_size')} samples; {quality}, memory in MiB "
-        f"({distinct('memory_source')}, training phase), time in seconds; "
+        f"({where}, training phase), time in seconds; "
         f"{distinct('device')}, {distinct('precision')}; "
         f"{distinct('threads')} thread{'s' * (distinct('threads') != '1')}{each}; "
         f"data {distinct('data_hash', lambda h: h[:12])}; commit {' or '.join(origins)}."
@@ -92,7 +94,7 @@ def same_masks(group: Results) -> Iterator[str]:
 
 def resident(group: Results) -> Iterator[str]:
     """Resident memory holds interpreter and libraries too; beside a small model it cannot tell methods apart."""
-    rows = [r for r in group.done if r.memory_source == HOST and r.model_parameters]
+    rows = [r for r in group.done if r.compared_source == HOST and r.model_parameters]
     if rows:
         weights = 4 * rows[0].model_parameters / MIB
         low, high = min(r.gpu_memory_mean for r in rows), max(r.gpu_memory_mean for r in rows)

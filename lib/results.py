@@ -35,6 +35,15 @@ class Run:
         except KeyError:
             raise AttributeError(f"a run has no {name!r}") from None
 
+    @property
+    def compared_memory(self) -> float | None:
+        """MiB, of what `compared_source` says."""
+        return measure.compared(self.data)[0]
+
+    @property
+    def compared_source(self) -> str | None:
+        return measure.compared(self.data)[1]
+
     @cached_property
     def metrics(self) -> list[dict]:
         return list(json_lines(RunDir(self.path).metrics))
@@ -203,11 +212,11 @@ def against(r: Run, ref: Run | None) -> dict:
             return None
         return 100 * (a / b - 1) if pct else a - b
 
-    same = matched and r.memory_source == ref.memory_source
-    saving = difference("gpu_memory_mean", pct=True) if same else None
+    same = matched and r.compared_source == ref.compared_source
+    saving = difference("compared_memory", pct=True) if same else None
     return {
         "accuracy_vs_dense": difference("test_accuracy_last"),
-        "gpu_memory_vs_dense": difference("gpu_memory_mean") if same else None,
+        "gpu_memory_vs_dense": difference("compared_memory") if same else None,
         "gpu_memory_saving_pct": None if saving is None else -saving,
         "elapsed_vs_dense_pct": difference("elapsed_s", pct=True),
         "perplexity_vs_dense_pct": difference("test_perplexity_last", pct=True),

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lib.config import Config
-from lib.measure import HOST
+from lib.measure import HOST, TENSORS
 from lib.record import perplexity
 from lib.registry import Registry
 from lib.results import Results, Run
@@ -33,11 +33,14 @@ PARTS = ("adamwprune_base", "adamwprune_variant")  # what a run may be told apar
 MISSING = {
     "gpu_memory_mean": "no memory was recorded over the training phase of any run",
     "test_accuracy_last": "no run has a test accuracy",
+    "compared_memory": "no memory was recorded over the training phase of any run",
     "inference_memory_mean": "no run has measured inference: INFERENCE_TEST=y",
     "memory_multiple": "no run has a memory ledger",
     "test_perplexity_last": "no run has a test perplexity",
 }
 PROCESS = "Memory is the whole process, interpreter and libraries included: small differences do not tell methods apart"
+BY_LEDGER = "Memory is that of tensors between a backward pass and its update, which no allocator blurs"
+MEMORY = {"compared_memory": "compared_source", "gpu_memory_mean": "memory_source"}  # field -> what it is
 NAMED = 3  # runs named in a foot before it says only how many
 DPI = 120
 
@@ -136,6 +139,12 @@ class Family:
 
     @property
     def source(self) -> str | None:
+        """What the memory is that all of these runs are compared by; None unless it is one thing."""
+        sources = {r.compared_source for r in self.results}
+        return sources.pop() if len(sources) == 1 else None
+
+    @property
+    def process_source(self) -> str | None:
         """Where memory was read for all of these runs; None unless it is one place."""
         sources = {r.memory_source for r in self.results}
         return sources.pop() if len(sources) == 1 else None
@@ -187,8 +196,10 @@ class Family:
         usual, _ = Counter(budgets.values()).most_common(1)[0]
         return {r.id for r in self.results if budgets[r.id] != usual or missed(r)}
 
-    def memory_notes(self) -> list[str]:
-        """What a reader of memory figures must know."""
+    def memory_notes(self, process: bool = False) -> list[str]:
+        """What a reader of memory figures must know; of one that shows that of the processes alone, with `process`."""
+        if self.source == TENSORS and not process:
+            return [BY_LEDGER]
         return [PROCESS] if any(r.memory_source == HOST for r in self.results) else []
 
     def foot(self, *notes: str) -> str:
@@ -236,7 +247,7 @@ def left_out(shown: Results, found: Results) -> Iterator[str]:
     reasons: dict = {}
     for x in found:
         if x.id not in {r.id for r in shown}:
-            other = f"memory from {x.memory_source}" if x.memory_source else "no memory recorded"
+            other = f"memory from {x.compared_source}" if x.compared_source else "no memory recorded"
             reasons.setdefault(other if x.status == "done" else x.status, []).append(x.id)
     for why, ids in reasons.items():
         yield f"left out, {why}: {named(ids)}"
@@ -262,7 +273,8 @@ def families(results: Results, *fields: str) -> Iterator[Family]:
             why = MISSING.get(lacking, f"no {lacking}") if found.done.runs else "no run has finished"
             reasons.append(where + why)
             continue
-        sources = group.by("memory_source") if "gpu_memory_mean" in fields else {None: group}
+        by = next((MEMORY[f] for f in fields if f in MEMORY), None)
+        sources = group.by(by) if by else {None: group}
         for source, part in sources.items():
             words = ([model, dataset] if len(by_data) > 1 else []) + ([source] if len(sources) > 1 else [])
             yield Family(part, found, results, "".join("_" + re.sub(r"\W+", "_", w.lower()) for w in words))

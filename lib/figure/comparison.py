@@ -3,21 +3,29 @@
 from lib.figure.accuracy import AXIS, by_optimizer, split
 from lib.figure.base import QUALITY, Family, average, families, figure, marker
 from lib.figure.draw import fill, has_dense, hue_legend, line_legend, line_style, marker_legend, page, shade_legend
-from lib.figure.memory import MEAN, PEAK, about_seeds, in_mib, scatter
+from lib.figure.memory import COMPARED, MEAN, PEAK, about_seeds, compared_in_mib, in_mib, scatter
 from lib.figure.panel import close, curve, loss_axis, padded, rows, rows_height, star, whole_epochs
+from lib.measure import TENSORS
 from lib.results import Results
 from lib.spec import percent
 
 LEADERS = 10
 SHARE = "% of the prunable weights"
 EFFICIENCY = "efficiency_per_100mib"
-PER_MIB = "test accuracy, %, per 100 MiB of mean memory"
+PER_MIB = "test accuracy, %, per 100 MiB"
 TABLE = ((0.04, "right"), (0.07, "left"), (0.74, "right"), (0.87, "right"), (1.0, "right"))
+
+
+# What stands beside the memory that runs are compared by: its peak, or where that is of tensors the processes' own.
+BESIDE = {
+    False: lambda family: (PEAK, ".1f", "Peak memory", in_mib(family, "peak")),
+    True: lambda family: (MEAN, ".1f", "Memory of the process", in_mib(family, "mean")),
+}
 
 
 @figure("training_memory_comparison")
 def training_memory_comparison(results: Results):
-    for family in families(results, MEAN, QUALITY):
+    for family in families(results, COMPARED, QUALITY):
         legends = [hue_legend(family, "optimizer"), marker_legend(family), shade_legend(family)]
         above, below = rows_height(family, "optimizer"), 3.3
         fig = page(
@@ -29,8 +37,8 @@ def training_memory_comparison(results: Results):
         )
         grid = fig.add_gridspec(2, 1, height_ratios=(above, below))
         what = (
-            (MEAN, ".1f", "Mean memory", in_mib(family, "mean")),
-            (PEAK, ".1f", "Peak memory", in_mib(family, "peak")),
+            (COMPARED, ".2f", "Memory", compared_in_mib(family)),
+            BESIDE[family.source == TENSORS](family),
             (EFFICIENCY, ".2f", "Accuracy per 100 MiB", PER_MIB),
         )
         what = [w for w in what if all(getattr(r, w[0]) is not None for r in family.results)]
@@ -69,19 +77,21 @@ def by_method(ax, family: Family) -> None:
             column = [s for s in level if s.r.pruning_method == method]
             if method == "state":
                 ax.axvspan(at - 0.45, at + 0.45, color="#ececec", linewidth=0, zorder=0)
-            ax.plot([at - 0.35, at + 0.35], [average([s.mean(MEAN) for s in column])] * 2, color="black", linewidth=1.2)
+            ax.plot(
+                [at - 0.35, at + 0.35], [average([s.mean(COMPARED) for s in column])] * 2, color="black", linewidth=1.2
+            )
             for s in column:
                 style = fill(family, s.r, hues[family.name(s.r, "optimizer")])
-                ax.scatter(at, s.mean(MEAN), s=36, marker=marker(family.results, method), zorder=3, **style)
+                ax.scatter(at, s.mean(COMPARED), s=36, marker=marker(family.results, method), zorder=3, **style)
             at += 1
         at += 0.6
     ax.set_xticks(*zip(*ticks, strict=True))
     ax.set_xlim(-0.8, at - 0.8)
     ax.grid(visible=False, axis="x")
-    ax.set_ylim(padded([s.mean(MEAN) for s in family.settings], 0.06, 1e-3))
+    ax.set_ylim(padded([s.mean(COMPARED) for s in family.settings], 0.06, 1e-3))
     state = "state" in family.results.by("pruning_method")
     ax.set_title("State pruning (shaded) and the others" if state else "Memory by sparsity and method")
-    ax.set(xlabel="sparsity asked; stroke: mean of a method", ylabel=f"{family.source}, MiB, mean")
+    ax.set(xlabel="sparsity asked; stroke: mean of a method", ylabel=compared_in_mib(family))
 
 
 def leaders(ax, family: Family) -> None:
@@ -91,7 +101,7 @@ def leaders(ax, family: Family) -> None:
     ranked = sorted(family.settings, key=lambda s: -s.mean(EFFICIENCY))[:LEADERS]
     table = [("", "", "per 100 MiB", "test, %", "MiB")]
     for i, s in enumerate(ranked, 1):
-        numbers = f"{s.mean(EFFICIENCY):.2f}", f"{s.mean(family.quality.test):.2f}", f"{s.mean(MEAN):.1f}"
+        numbers = f"{s.mean(EFFICIENCY):.2f}", f"{s.mean(family.quality.test):.2f}", f"{s.mean(COMPARED):.1f}"
         table.append((str(i), family.name(s.r) + star(family, s), *numbers))
     for i, row in enumerate(table):
         y, weight = 0.97 - i / (LEADERS + 1), "normal" if i else "bold"
@@ -123,7 +133,7 @@ def columns(family: Family) -> list[tuple]:
         ("elapsed_s", ".1f", "Time", "seconds, the whole run"),
     ]
     if family.source:
-        what += [(MEAN, ".1f", "Memory", in_mib(family, "mean")), (EFFICIENCY, ".2f", "Efficiency", PER_MIB)]
+        what += [(COMPARED, ".2f", "Memory", compared_in_mib(family)), (EFFICIENCY, ".2f", "Efficiency", PER_MIB)]
     return [w for w in what if all(getattr(r, w[0]) is not None for r in family.results)]
 
 

@@ -14,20 +14,29 @@ from lib.figure.panel import (
     panel_columns,
     panels,
     row_axis,
+    rows,
     rows_height,
     seeds,
     small_titles,
     thinned,
 )
+from lib.measure import TENSORS
 from lib.results import Results, Run
 
 TRAINING = ("train", "prune", "evaluate", "checkpoint")  # the monitor's phases between the first step and the last
 STROKES = "Strong between the dots: training; thin: loading before it, tests after it"
-MEAN, PEAK = "gpu_memory_mean", "gpu_memory_max"
+MEAN, PEAK = "gpu_memory_mean", "gpu_memory_max"  # of the run's processes
+COMPARED = "compared_memory"
 
 
 def in_mib(family: Family, what: str) -> str:
-    return f"{family.source}, MiB, {what} over training"
+    """The label of an axis for the memory of the run's processes."""
+    return f"{family.process_source}, MiB, {what} over training"
+
+
+def compared_in_mib(family: Family) -> str:
+    """The label of an axis for the memory that runs are compared by."""
+    return f"{family.source}, MiB" if family.source == TENSORS else f"{family.source}, MiB, mean over training"
 
 
 def about_seeds(family: Family) -> list[str]:
@@ -36,13 +45,17 @@ def about_seeds(family: Family) -> list[str]:
 
 @figure("gpu_memory_comparison")
 def gpu_memory_comparison(results: Results):
-    for family in families(results, MEAN):
+    for family in families(results, COMPARED):
         legends = [hue_legend(family, "optimizer"), shade_legend(family)]
         foot = family.foot(*about_seeds(family), *family.memory_notes())
         fig = page(10.5, rows_height(family, "optimizer"), "Memory of every run, mean and peak", foot, legends)
         left, right = fig.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
-        both(left, family, MEAN, PEAK)
-        left.set(title="From zero: mean (colour), peak (grey)", xlabel=in_mib(family, "mean and peak"))
+        if family.source == TENSORS:
+            rows(left, family, "optimizer", COMPARED, ".2f", zero=True)
+            left.set(title="From zero: tensors", xlabel=compared_in_mib(family))
+        else:
+            both(left, family, MEAN, PEAK)
+            left.set(title="From zero: mean (colour), peak (grey)", xlabel=in_mib(family, "mean and peak"))
         span(right, family)
         yield f"gpu_memory_comparison{family.suffix}", fig
 
@@ -74,7 +87,7 @@ def span(ax, family: Family) -> None:
 
 @figure("memory_vs_accuracy_scatter")
 def memory_vs_accuracy_scatter(results: Results):
-    for family in families(results, MEAN, QUALITY):
+    for family in families(results, COMPARED, QUALITY):
         legends = [hue_legend(family, "optimizer"), marker_legend(family), shade_legend(family)]
         fig = page(
             8,
@@ -90,13 +103,15 @@ def memory_vs_accuracy_scatter(results: Results):
 def scatter(ax, family: Family, size: float) -> None:
     """One point a run, or with several seeds one a setting with its seeds faint; the sparser, the darker and larger."""
     for _, s, hue in each_row(family, "optimizer"):
-        shape, x, y = marker(family.results, s.r.pruning_method), s.values(MEAN), s.values(family.quality.test)
+        shape, x, y = marker(family.results, s.r.pruning_method), s.values(COMPARED), s.values(family.quality.test)
         if len(s.runs) > 1:
             ax.scatter(x, y, s=size / 3, marker=shape, color=hue, alpha=FAINT, linewidth=0, zorder=2)
         area = size * (0.7 + 0.6 * family.level(s.r)) if s.r.target_sparsity else size
-        ax.scatter(s.mean(MEAN), s.mean(family.quality.test), s=area, marker=shape, zorder=3, **fill(family, s.r, hue))
-    ax.set(xlabel=in_mib(family, "mean"), ylabel=f"test {family.quality.unit}, last weights")
-    ax.set_xlim(padded([r.gpu_memory_mean for r in family.results], 0.05, 1e-3))
+        ax.scatter(
+            s.mean(COMPARED), s.mean(family.quality.test), s=area, marker=shape, zorder=3, **fill(family, s.r, hue)
+        )
+    ax.set(xlabel=compared_in_mib(family), ylabel=f"test {family.quality.unit}, last weights")
+    ax.set_xlim(padded([r.compared_memory for r in family.results], 0.05, 1e-3))
     ax.set_ylim(close(family, [getattr(r, family.quality.test) for r in family.results]))
 
 
@@ -106,7 +121,7 @@ def gpu_memory_timeline(results: Results):
         found = arms(family)
         across = panel_columns(len(found))
         down = -(-len(found) // across)
-        foot = family.foot(STROKES, *family.memory_notes())
+        foot = family.foot(STROKES, *family.memory_notes(process=True))
         legends = [hue_legend(family, "optimizer"), line_legend(family)]
         fig = page(max(7, 3.1 * across), 2.1 * down + 0.5, "Memory of every run over its time", foot, legends)
         axes, hues = panels(fig, fig.add_gridspec(down, across), len(found)), family.hues("optimizer")
@@ -115,7 +130,7 @@ def gpu_memory_timeline(results: Results):
                 for r in s.runs:
                     timeline(ax, r, arm_style(family, s, settings, hues, "optimizer"))
         small_titles(axes, list(found))
-        outer(axes, "seconds from the run's start", f"{family.source}, MiB")
+        outer(axes, "seconds from the run's start", f"{family.process_source}, MiB")
         yield f"gpu_memory_timeline{family.suffix}", fig
 
 

@@ -172,7 +172,15 @@ def overlap(a, b, slack: float = 3) -> bool:
 
 @pytest.mark.parametrize("key", MEMORY)
 def test_memory_says_where_it_was_read(drawn, key):
-    assert "host process RSS, MiB" in texts(drawn[key][0][1])
+    """On a CPU the tensors, and the process beside them; over time, and in inference, the process alone."""
+    text = texts(drawn[key][0][1])
+    assert ("tensors of training, MiB" in text) == (key not in ("gpu_memory_timeline", "training_inference_memory"))
+    assert ("host process RSS, MiB" in text) == (key != "memory_vs_accuracy_scatter")
+
+
+def test_without_a_ledger_memory_is_the_processs(recorded):
+    _, fig = next(FIGURES["memory_vs_accuracy_scatter"](changed(recorded, lambda r: {"ledger": None})))
+    assert "host process RSS, MiB, mean over training" in texts(fig)
 
 
 def test_the_foot_says_under_what_conditions(drawn, recorded):
@@ -260,10 +268,10 @@ def test_data_sets_are_never_mixed(recorded):
 
 def test_memory_sources_are_never_mixed(recorded):
     found = changed(recorded, lambda r: {"memory_source": "nvidia process memory"} if r.id == IDS[0] else {})
-    suffixes = ["_nvidia_process_memory", "_host_process_rss"]
+    suffixes = ["_nvidia_process_memory", "_tensors_of_training"]
     assert stems("memory_vs_accuracy_scatter", found)[0] == [f"memory_vs_accuracy_scatter{s}" for s in suffixes]
     _, fig = next(FIGURES["memory_vs_accuracy_scatter"](found))
-    assert "left out, memory from host process RSS" in texts(fig) and "nvidia process memory, MiB" in texts(fig)
+    assert "left out, memory from tensors of training" in texts(fig) and "nvidia process memory, MiB" in texts(fig)
     _, fig = next(FIGURES["model_comparison"](found))
     assert "Memory is not shown" in texts(fig)
 

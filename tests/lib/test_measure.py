@@ -45,6 +45,30 @@ def test_energy_is_that_of_the_devices_a_run_trained_on(gpus):
     assert found["energy_per_accuracy_point"] == 10
 
 
+LEDGER = {"phases": {"train": {"tensors": {"weights": 3 << 20, "gradients": 1 << 20, "data": 9 << 20}}}}
+HOST_ALONE = {"devices": GPUS[2:], "marks": [], "lost": 0}
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "ledger", "want"),
+    [
+        (HOST_ALONE, [sample(1.0, "train", {"process_memory": 50})], LEDGER, (4.0, measure.TENSORS)),
+        (HOST_ALONE, [sample(1.0, "train", {"process_memory": 50})], None, (50.0, measure.HOST)),
+        (HEADER, record(), LEDGER, (25 / 3, "NVIDIA process memory")),
+        (HEADER, [], LEDGER, (None, None)),
+    ],
+)
+def test_runs_are_compared_by_tensors_on_a_cpu_and_by_the_drivers_memory_on_a_gpu(header, rows, ledger, want):
+    """Efficiency is of the same memory; the processes' own is kept beside it."""
+    found = data(ledger=ledger)
+    found |= measure.derived(found, header, rows)
+    assert measure.compared(found) == (want[0] and pytest.approx(want[0]), want[1])
+    efficiency = want[0] and pytest.approx(100 * 50.0 / want[0])
+    assert found["efficiency_per_100mib"] == efficiency
+    if header is HOST_ALONE:
+        assert (found["gpu_memory_mean"], found["memory_source"]) == (50.0, measure.HOST)
+
+
 def test_two_devices_add_up():
     both = [{"uuid": "aaaa", "bus": None}, {"uuid": "bbbb", "bus": None}]
     assert measure.derived(data(gpus=both), HEADER, record())["energy_j"] == 530
