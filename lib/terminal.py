@@ -18,7 +18,7 @@ from lib.results import Results
 
 # What a narrow terminal shows first. A column that is not named here comes after these, in the order of the report.
 IMPORTANT = (
-    *("run", "status", "sparsity %", "test last", "vs dense", "vs dense %", "MiB mean", "time s"),
+    *("run", "status", "sparsity %", "test last", "vs dense", "vs dense %", "MiB", "time s"),
     *("val best", "test best", "bits/byte", "per 100 MiB", "tokens/s"),
 )
 ESSENTIAL = 4  # of these are worth a shorter run id
