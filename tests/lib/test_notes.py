@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib import kconfig, runner
+from lib import describe, kconfig
 from lib.matrix import plan
 from lib.rundir import ROOT
 
@@ -10,7 +10,7 @@ from lib.rundir import ROOT
 def notes(preset: str, **symbols: str) -> list[str]:
     config = kconfig.load(ROOT / "defconfigs" / preset)
     config = kconfig.apply(config, [(n, v, "test") for n, v in symbols.items()])
-    return list(runner.notes(config, plan(config)))
+    return list(describe.notes(config, plan(config)))
 
 
 @pytest.mark.parametrize(
