@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from lib.config import write_atomic
+from lib.config import InputError, write_atomic
 
 OVERRIDE = "ADAMWPRUNE_CACHE"
 
@@ -38,7 +38,7 @@ def read_cache(kind: str, key: Mapping) -> dict | None:
 def write_cache(kind: str, key: Mapping, value: Mapping) -> None:
     """Keep an entry, whole or not at all. Nothing is raised where the folder cannot be written."""
     path = _path(kind, key)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, InputError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps({"key": _plain(key), "value": dict(value)}, indent=1) + "\n")
 

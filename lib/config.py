@@ -9,10 +9,12 @@ is no table of names. Field types: int, float, bool, str, Steps, `float | None` 
 and `choice(...)`, one member of a Kconfig choice.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +22,7 @@ from typing import TypeVar
 T = TypeVar("T")
 LINE = re.compile(r"CONFIG_(\w+)=(.*)")
 UNSET = re.compile(r"# CONFIG_(\w+) is not set")
+MOST = 4 << 20  # bytes of a configuration file
 
 
 class InputError(ValueError):
@@ -211,17 +214,57 @@ def refuse_unwritable(name: str, value: str) -> None:
 def read_whole(path: str | Path) -> str:
     """The text of a configuration file. Raises InputError where it cannot be read."""
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"cannot read {path}: {getattr(e, 'strerror', None) or e}") from None
+        with open_regular(path) as file:
+            return read_bounded(file, MOST).decode()
+    except (OSError, ValueError) as e:
+        raise InputError(f"cannot read {path}: {why(e)}") from None
+
+
+def open_regular(path: str | Path, follow: bool = True):
+    """A binary file that is a regular one: opening a named pipe would wait for a writer, for ever.
+
+    follow: whether `path` may be a symbolic link. Raises OSError where it cannot be opened, ValueError where it is
+    something else.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    if not follow and Path(path).is_symlink():
+        raise ValueError("it is a symbolic link")
+    descriptor = os.open(path, flags | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise ValueError("it is a directory" if stat.S_ISDIR(kind) else "it is not a regular file")
+
+
+def read_bounded(file, most: int) -> bytes:
+    """All of an open file. Raises ValueError where that is more than `most` bytes."""
+    data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it is larger than {most} bytes, which no such file is")
+    return data
+
+
+def why(error: Exception) -> str:
+    """What an OSError, UnicodeDecodeError or ValueError says of a file, without its path."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 text (byte {error.start})"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def write_atomic(path: str | Path, text: str) -> None:
-    """Write a whole file or nothing: a reader never sees half of it, a crash leaves the old one."""
+    """Write a whole file or nothing: a reader never sees half of it, a crash leaves the old one. Nothing is written
+    through a link: one at `path` is replaced. Raises InputError where it cannot be written."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("w", encoding="utf-8") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())  # or a crash of the machine could leave the name with nothing behind it
-    part.replace(path)
+    try:
+        part.unlink(missing_ok=True)
+        with part.open("x", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())  # or a crash of the machine could leave the name with nothing behind it
+        part.replace(path)
+    except OSError as e:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {why(e)}") from None
