@@ -208,7 +208,7 @@ def compare(a: Path, b: Path, device: str | None, output: Path | None) -> int:
 
 
 def picture(fig, path: Path) -> None:
-    from lib.figure.base import save
+    from lib.figure.folder import save
 
     try:
         save(fig, path)

@@ -11,11 +11,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from lib.config import Config
+from lib.config import Config, InputError
+from lib.figure.folder import GraphFolder
 from lib.measure import HOST, TENSORS
 from lib.record import perplexity
+from lib.records import Epoch
 from lib.registry import Registry
 from lib.results import Results, Run
+from lib.sanitize import printable_line
 from lib.spec import percent
 
 # key (GRAPH_* in Kconfig) -> function(results) -> (stem, matplotlib Figure) pairs
@@ -42,7 +45,6 @@ PROCESS = "Memory is the whole process, interpreter and libraries included: smal
 BY_LEDGER = "Memory is that of tensors between a backward pass and its update, which no allocator blurs"
 MEMORY = {"compared_memory": "compared_source", "gpu_memory_mean": "memory_source"}  # field -> what it is
 NAMED = 3  # runs named in a foot before it says only how many
-DPI = 120
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,15 @@ class Quality:
     worse: str
     test: str
     unit: str
-    of: Callable[[dict, str], float | None]
+    of: Callable[[Epoch, str], float | None]
 
 
-def accuracy_of(row: dict, split: str) -> float | None:
-    return row.get(f"{split}_accuracy")
+def accuracy_of(row: Epoch, split: str) -> float | None:
+    return row.accuracy(split)
 
 
-def perplexity_of(row: dict, split: str) -> float | None:
-    return perplexity(row.get(f"{split}_loss"))
+def perplexity_of(row: Epoch, split: str) -> float | None:
+    return perplexity(row.loss(split))
 
 
 QUALITIES = {
@@ -204,15 +206,15 @@ class Family:
 
     def foot(self, *notes: str) -> str:
         """Under what conditions the runs were made, which runs are not shown, and what else a reader must know."""
-        r, p = self.results.runs[0], [x.provenance or self.results.provenance or {} for x in self.results]
+        r, p = self.results.runs[0], [x.provenance or self.results.provenance for x in self.results]
         samples = distinct(f"{x.steps} steps of {x.batch_size}" for x in self.results)
-        commit = distinct((x.get("commit") or "unknown")[:7] for x in p)
+        commit = distinct(((x and x.commit) or "unknown")[:7] for x in p)
         words = [
             f"{r.model} on {r.dataset}",
             f"n = {len(self.seeds)} seed{'s' * (len(self.seeds) > 1)} ({', '.join(map(str, self.seeds))})",
             f"{samples} samples",
             distinct(short(x.device) for x in self.results),
-            f"commit {commit}{' with local changes' if any(x.get('dirty') for x in p) else ''}",
+            f"commit {commit}{' with local changes' if any(x and x.dirty for x in p) else ''}",
             *left_out(self.results, self.found),
         ]
         marked = [f"* Of other steps or data than the rest, or not at the sparsity asked: {named(sorted(self.odd))}."]
@@ -303,26 +305,21 @@ def selected(config: Config) -> list[str]:
 
 
 def render_all(results: Results) -> tuple[list[Path], list[tuple[str, str]]]:
-    """Draw every selected graph into graphs/; the files, and (graph, reason) for each that was skipped."""
-    folder = results.root / "graphs"
-    folder.mkdir(exist_ok=True)
-    for old in folder.glob("*.png"):
-        old.unlink()
-    files, skipped = [], []
-    for key in selected(results.config):
-        try:
-            for stem, fig in FIGURES[key](results):
-                files.append(save(fig, folder / f"{stem}.png"))
-        except Skip as why:
-            skipped.append((key, str(why)))
-    return files, skipped
-
-
-def save(fig, path: Path) -> Path:
-    part = path.with_name(f".{path.name}")
+    """Draw every selected graph into graphs/; the files, and (graph, reason) for each that was skipped. Pictures there
+    that the last report wrote are replaced, and nothing else is. A graph that cannot be drawn costs no report."""
     try:
-        fig.savefig(part, dpi=DPI, format="png")
-        return part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+        folder = GraphFolder(results.root / "graphs")
+    except InputError as why:
+        return [], [("all", str(why))]
+    files, skipped = [], []
+    with folder:
+        for key in selected(results.config):
+            try:
+                for stem, fig in FIGURES[key](results):
+                    files.append(folder.save(fig, stem))
+            except (Skip, InputError) as why:
+                skipped.append((key, str(why)))
+            except (ArithmeticError, LookupError, TypeError, ValueError) as e:
+                why = f"it cannot be drawn from these values ({type(e).__name__}: {printable_line(str(e))})"
+                skipped.append((key, why))
+    return files, skipped

@@ -10,6 +10,8 @@ from pathlib import Path
 from lib import ROOT
 from lib.config import number
 
+PATIENCE_S = 10.0  # that a sampler has for its last sample
+
 
 @dataclass(frozen=True)
 class MonitorOptions:
@@ -49,16 +51,27 @@ class Monitor:
                 print("monitor: the sampler has ended; the run goes on without it", file=sys.stderr)
 
     def stop(self) -> None:
-        """End the sampler after its last sample; harmless when it has ended."""
+        """End the sampler after its last sample; harmless when it has ended. One that cannot be stopped, as when a
+        driver holds it, is left alone: a run that has finished must not fail by it, nor wait for ever."""
         process, self.process = self.process, None
-        if process:
+        if process is None:
+            return
+        try:
             if process.stdin:
                 process.stdin.close()
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            wait(process)
+        except Exception as e:
+            print(f"monitor: the sampler could not be stopped, the run goes on without it: {e}", file=sys.stderr)
 
     def __exit__(self, *exc):
         self.stop()
+
+
+def wait(process: subprocess.Popen) -> None:
+    """Wait for a process that has been asked to end; kill it after PATIENCE_S seconds. Raises TimeoutExpired where that
+    does not end it either."""
+    try:
+        process.wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(PATIENCE_S)

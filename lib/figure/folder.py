@@ -1,0 +1,79 @@
+"""graphs/ of a results directory: pictures are written whole, and nothing of anyone else's is touched."""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+from lib.config import InputError
+from lib.files import Damaged, FileDigest, file_digest, read_record, write_record
+from lib.records import Graphs
+
+DPI = 120
+PICTURE = re.compile(r"[\w.-]+\.png")
+
+
+class GraphFolder:
+    """graphs/ of a results directory, which may come from a stranger: never a link, and nothing in it is deleted or
+    written over but the pictures that an earlier report is recorded to have written and that are still what they were.
+    A context manager; the end of it writes the record. Raises InputError where nothing can be written there."""
+
+    def __init__(self, path: Path, keep: bool = False):
+        """keep: whether earlier pictures stay."""
+        self.path, self.list = path, path / "written.json"
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise InputError(f"{path} is a link or no directory, and nothing is written there: remove it")
+        try:
+            path.mkdir(exist_ok=True)
+        except OSError as e:
+            raise InputError(f"cannot make {path}: {e.strerror or e}") from None
+        self.files = self._written()
+        if not keep:
+            for name in self.files:
+                (path / name).unlink()
+            self.files = {}
+
+    def _written(self) -> dict[str, FileDigest]:
+        """What an earlier report has written and nobody has changed."""
+        try:
+            known = read_record(Graphs, self.list).files
+        except (FileNotFoundError, Damaged):
+            return {}
+        return {name: written for name, written in known.items() if PICTURE.fullmatch(name) and self._is(name, written)}
+
+    def _is(self, name: str, written: FileDigest) -> bool:
+        try:
+            return file_digest(self.path / name) == written
+        except Damaged:
+            return False
+
+    def save(self, fig, stem: str) -> Path:
+        """Write a picture. Raises InputError where it cannot be written, or where a file of another has its name."""
+        path = self.path / f"{stem}.png"
+        if path.is_symlink() or (path.exists() and path.name not in self.files):
+            raise InputError(f"{path} is not of this program, or was changed: remove it, or move it elsewhere")
+        save(fig, path)
+        self.files[path.name] = file_digest(path)
+        return path
+
+    def __enter__(self) -> "GraphFolder":
+        return self
+
+    def __exit__(self, *exc) -> None:
+        """Record what has been written."""
+        write_record(self.list, Graphs(files=self.files))
+
+
+def save(fig, path: Path) -> Path:
+    """Write a picture, whole or not at all. Raises InputError where it cannot be written."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.unlink(missing_ok=True)
+        with part.open("xb") as file:
+            fig.savefig(file, dpi=DPI, format="png")
+        return part.replace(path)
+    except OSError as e:
+        raise InputError(f"cannot write {path}: {e.strerror or e}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
