@@ -1,9 +1,10 @@
 """The library, in layers; a lower one never imports a higher one.
 
-L0  config, registry, kconfig, cache, provenance: values, names, what was measured once, where a run came from
+L0  config, registry, sanitize, schema, files, kconfig, cache, provenance: values, names, text that is fit to be shown,
+    typed records and files of them, what was measured once, where a run came from
 L1  optim, prune, data, monitor, executor: records of what can be chosen; packages that never import each other
-L2  spec, matrix, overrides, cli, hyper, batching, allocator, compiling, resolve, rundir, checkpoint, launch, peak,
-    ledger, forecast, ids: from a configuration to runs and their files
+L2  spec, matrix, overrides, cli, hyper, batching, allocator, compiling, resolve, rundir, records, checkpoint, launch,
+    peak, ledger, forecast, ids: from a configuration to runs and their files
 L3  task, language, build, world, parallel, fit, footprint, scores, probe, trainer, inference, record, measure,
     results, costs, remarks, audit: training, and what was written
 L4  figure, gputop, report, terminal, progress, estimate, describe, runner, main: what a person calls

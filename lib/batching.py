@@ -5,6 +5,8 @@ The batch of the recipe is kept, always: devices x samples at a time x goes is t
 
 from dataclasses import dataclass
 
+from lib.schema import CHECKS
+
 # GiB of a GPU -> samples of 1,024 tokens at a time for GPT-2 124M with bf16 arithmetic. 128 at 192 GB, 32 at 48 GB and
 # 8 at 24 GB are the published rows (B200, W7900, A10G, the last with room to spare); between them memory decides.
 GPT2_ROWS = ((160, 128), (75, 64), (44, 32), (30, 16), (20, 8), (14, 4), (10, 2), (0, 1))
@@ -30,6 +32,8 @@ class Batching:
     devices: int
     left: int
     why: str
+
+    __pydantic_config__ = CHECKS
 
 
 def image(model: str, side: int, batch: int, gib: float | None, micro: int = 0, devices: int = 1) -> Batching:

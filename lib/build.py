@@ -14,6 +14,7 @@ from lib.prune.base import PRUNERS, PruningOptions
 from lib.prune.kernel.audit import audit_event
 from lib.prune.kernel.pruner import Plan
 from lib.prune.schedule import schedule
+from lib.records import Gpu
 from lib.spec import RunSpec
 
 
@@ -28,14 +29,14 @@ def device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def gpus(device: torch.device, count: int) -> list[dict]:
+def gpus(device: torch.device, count: int) -> list[Gpu]:
     """By what the monitor can tell the GPUs of a run from others: NVIDIA's UUID and the PCI slot."""
     found = []
     for i in range(count if device.type == "cuda" else 0):
         p = torch.cuda.get_device_properties(i if count > 1 else device)
         place = [getattr(p, f"pci_{name}_id", None) for name in ("domain", "bus", "device")]
         bus = None if None in place else "{:04x}:{:02x}:{:02x}.0".format(*place)
-        found.append({"uuid": str(getattr(p, "uuid", "")) or None, "bus": bus})
+        found.append(Gpu(uuid=str(getattr(p, "uuid", "")) or None, bus=bus))
     return found
 
 

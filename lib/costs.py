@@ -28,7 +28,7 @@ ABOUT = (
 def memory(results: Results, form: Callable, heading: str) -> Iterator[str]:
     """One row a run, then one a run by phase."""
     for (model, dataset), group in results.done.by("model", "dataset").items():
-        found = [r for r in group if r.data.get("ledger")]
+        found = [r for r in group if r.ledger]
         if found:
             yield f"{heading}Memory ledger: {model} on {dataset}"
             yield ""
@@ -51,16 +51,16 @@ def classes(runs: list[Run], form: Callable) -> Iterator[str]:
     rows = []
     for r, found in zip(runs, measured, strict=True):
         mine = {n: v for n, v in found.items() if n != "data"}
-        predicted = r.ledger["predicted"]
+        predicted = r.ledger.predicted
         rows.append(
             [
                 r.id,
                 *(mib(mine.get(n)) for n in names),
                 mib(sum(mine.values())),
-                mib(sum(predicted["classes"].values())),
-                f"{predicted['multiple']:.2f}",
-                f"{predicted['less_than_movement_pct']:.1f}",
-                mib(r.ledger["activations"]),
+                mib(sum(predicted.classes.values())),
+                f"{predicted.multiple:.2f}",
+                f"{predicted.less_than_movement_pct:.1f}",
+                mib(r.ledger.activations),
                 *([workspace(r)] if "allocated" in steps else []),
                 *(text(ladder(r)[step]) for step in steps),
             ]
@@ -70,13 +70,13 @@ def classes(runs: list[Run], form: Callable) -> Iterator[str]:
 
 def workspace(r: Run) -> str:
     """MiB that the allocator held at its peak of training beyond all tensors and activations."""
-    peak, saved = ladder(r)["allocated"], r.ledger["activations"]
+    peak, saved = ladder(r)["allocated"], r.ledger.activations
     return "-" if peak is None or saved is None else text(peak - (sum(tensors(r).values()) + saved) / MIB)
 
 
 def phases(runs: list[Run], form: Callable) -> Iterator[str]:
     """Tensors, the allocator's peak and the processes' peak in each phase."""
-    seen = [p for p in PHASES if any(p in r.ledger["phases"] for r in runs)]
+    seen = [p for p in PHASES if any(p in r.ledger.phases for r in runs)]
     each = [
         s for s in ("tensors", "allocated", "process") if any(ladder(r, p)[s] is not None for r in runs for p in seen)
     ]
@@ -102,11 +102,11 @@ def told(runs: list[Run]) -> Iterator[str]:
 
 
 def tensors(r: Run) -> dict[str, int]:
-    return r.ledger["phases"].get("train", {}).get("tensors", {})
+    return r.ledger.tensors()
 
 
 def ladder(r: Run, phase: str = "train") -> dict[str, float | None]:
-    peaks = (r.data.get("memory_phases") or {}).get(phase, {})
+    peaks = (r.memory_phases or {}).get(phase, {})
     return ledger.ladder(r.ledger, peaks.get("process"), peaks.get("device"), phase)
 
 
@@ -128,16 +128,13 @@ def text(size: float | None) -> str:
 def energy(results: Results, form: Callable, heading: str) -> Iterator[str]:
     """Joules a run, and for each point of test accuracy, where a device reports them."""
     for (model, dataset), group in results.done.by("model", "dataset").items():
-        found = [r for r in group if r.data.get("energy_j") is not None]
+        found = [r for r in group if r.energy_j is not None]
         if found:
             yield f"{heading}Energy: {model} on {dataset}"
             yield ""
             yield "Of the devices that a run trained on, with whatever else ran on them, from its start to its end."
             yield ""
-            rows = [
-                [r.id, f"{r.energy_j:.0f}", text(r.data.get("energy_per_accuracy_point")), f"{r.elapsed_s:.1f}"]
-                for r in found
-            ]
+            rows = [[r.id, f"{r.energy_j:.0f}", text(r.energy_per_accuracy_point), f"{r.elapsed_s:.1f}"] for r in found]
             yield from form(["run", "joules", "J per accuracy point", "time s"], rows)
             yield ""
             yield f"Joules {' or '.join(dict.fromkeys(r.energy_source for r in found))}."

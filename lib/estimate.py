@@ -21,11 +21,13 @@ from lib import ROOT, hyper, ledger, provenance
 from lib.cache import read_cache, write_cache
 from lib.config import Config, InputError
 from lib.data.base import DATASETS, MissingData
+from lib.files import read_record
 from lib.matrix import Plan
 from lib.monitor.base import BACKENDS
 from lib.peak import peak_flops
+from lib.records import AllResults
 from lib.resolve import choose, lengths, parameters, pinned, resolve, trains_on_gpu
-from lib.rundir import RunDir, checked, newest, place
+from lib.rundir import RunDir, newest, place
 from lib.spec import RunSpec
 
 KIND, SCHEMA = "steps", 1  # of what is kept in the cache
@@ -176,7 +178,7 @@ def probe_key(group: Group) -> dict:
         "schema": SCHEMA,
         "device": device_name(group.config),
         "threads": threads(group.config),
-        "versions": provenance.collect()["versions"],
+        "versions": provenance.collect().versions,
         "model": group.spec.model,
         "dataset": group.spec.dataset,
         "precision": training.precision,
@@ -250,12 +252,12 @@ def recorded_costs() -> dict[tuple, tuple[float, float]]:
     does not speak for the machine."""
     found: dict = {}
     for root in newest()[:8]:
-        with contextlib.suppress(InputError, KeyError, TypeError):
-            for r in checked(root / "all_results.json")["runs"]:
-                if r["status"] == "done" and r["steps"] >= RECORDED_FROM:
-                    key = r["model"], r["dataset"], r["batch_size"], r["threads"], r["device"], r["precision"]
-                    other = (r["elapsed_s"] - r["train_s"]) / (r["epochs"] + 1)
-                    found.setdefault(key, []).append((r["train_s"] / r["steps"], other))
+        with contextlib.suppress(InputError, FileNotFoundError):
+            for r in read_record(AllResults, root / "all_results.json").runs:
+                if r.status == "done" and r.steps >= RECORDED_FROM:
+                    key = r.model, r.dataset, r.batch_size, r.threads, r.device, r.precision
+                    other = (r.elapsed_s - r.train_s) / (r.epochs + 1)
+                    found.setdefault(key, []).append((r.train_s / r.steps, other))
     return {k: tuple(map(statistics.median, zip(*v, strict=True))) for k, v in found.items()}
 
 

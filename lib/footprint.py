@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lib.prune.base import PRUNERS
+from lib.records import Memory
 
 AFTER = 2  # steps
 
@@ -97,8 +98,9 @@ class Footprint:
         return watched
 
     def report(self) -> dict:
+        """The measured fields of a Ledger."""
         self.close()
-        return {"phases": self.phases, "activations": self.activations}
+        return {"phases": {k: Memory(**v) for k, v in self.phases.items()}, "activations": self.activations}
 
 
 def sizes(tensors: list[Tensor], seen: set[int]) -> Iterator[int]:

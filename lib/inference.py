@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lib.records import Inference
+
 BATCHES = (1, 4, 16, 64, 256)
 REPEATS = 10  # of each batch, at least
 SECONDS = 1.0  # for each batch, about
@@ -14,8 +16,8 @@ MIB = 1024 * 1024
 
 
 @torch.inference_mode()
-def measure(model: nn.Module, example: Callable[[int], Tensor], device: torch.device, leaders=bool) -> list[dict]:
-    """For each batch size {batch, latency_ms, samples_per_s, memory_mib}: the median over REPEATS and more of one call.
+def measure(model: nn.Module, example: Callable[[int], Tensor], device: torch.device, leaders=bool) -> list[Inference]:
+    """Measure each batch size: the median over REPEATS and more of one call.
 
     example(n) gives n inputs. leaders(yes): what the first of several processes says, so that all call as often.
     memory_mib is the allocator's peak on a GPU, with the weights; null on a CPU, where a process is all that can be
@@ -33,7 +35,7 @@ def measure(model: nn.Module, example: Callable[[int], Tensor], device: torch.de
     return found
 
 
-def one(model: nn.Module, x: Tensor, device: torch.device, leaders: Callable[[bool], bool]) -> dict:
+def one(model: nn.Module, x: Tensor, device: torch.device, leaders: Callable[[bool], bool]) -> Inference:
     gpu = device.type == "cuda"
     if gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -47,4 +49,4 @@ def one(model: nn.Module, x: Tensor, device: torch.device, leaders: Callable[[bo
         times.append(time.perf_counter() - begun)
     latency = statistics.median(times)
     memory = torch.cuda.max_memory_allocated() / MIB if gpu else None
-    return {"batch": len(x), "latency_ms": 1e3 * latency, "samples_per_s": len(x) / latency, "memory_mib": memory}
+    return Inference(batch=len(x), latency_ms=1e3 * latency, samples_per_s=len(x) / latency, memory_mib=memory)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from lib.config import Config
 from lib.optim.base import OPTIMIZERS, Optim
 from lib.prune.base import PRUNERS, Method
+from lib.records import Ledger, Predicted
 from lib.spec import RunSpec
 
 FLOAT = 4  # bytes of a parameter and of its gradient: float32, under autocast too
@@ -47,27 +48,29 @@ def kept(classes: Mapping[str, int]) -> int:
     return sum(size for name, size in classes.items() if name not in ("gradients", *UNPREDICTED))
 
 
-def compared(spec: RunSpec, config: Config, parameters: int, prunable: int) -> dict:
+def compared(spec: RunSpec, config: Config, parameters: int, prunable: int) -> Predicted:
     """The prediction: `classes`; `kept`, as a multiple of the weights' own bytes; and how many percent that is less
     than with movement pruning of the same weights on the same optimizer."""
     classes = predict(spec, config, parameters, prunable)
     record, base = optimizer(spec)
     plain = {k: v for k, v in classes.items() if k == "weights" or k in record.state(config.read, base)}
     rival = kept(plain | overhead(PRUNERS[MOVEMENT], record.state_owner(base), prunable))
-    return {
-        "classes": classes,
-        "kept": kept(classes),
-        "multiple": kept(classes) / classes["weights"],
-        "less_than_movement_pct": 100 * (1 - kept(classes) / rival),
-    }
+    return Predicted(
+        classes=classes,
+        kept=kept(classes),
+        multiple=kept(classes) / classes["weights"],
+        less_than_movement_pct=100 * (1 - kept(classes) / rival),
+    )
 
 
-def ladder(ledger: dict, process: float | None, device: float | None, phase: str = "train") -> dict[str, float | None]:
+def ladder(
+    ledger: Ledger, process: float | None, device: float | None, phase: str = "train"
+) -> dict[str, float | None]:
     """MiB of each step of the ladder in a phase; None what is not reported. process and device are the monitor's
     peaks."""
-    mib, found = 1024 * 1024, ledger["phases"].get(phase, {})
-    tensors = sum(found.get("tensors", {}).values())
-    steps = {"tensors": tensors or None, "allocated": found.get("allocated"), "reserved": found.get("reserved")}
+    mib, found = 1024 * 1024, ledger.phases.get(phase)
+    tensors = sum(ledger.tensors(phase).values())
+    steps = {"tensors": tensors or None, "allocated": found and found.allocated, "reserved": found and found.reserved}
     return {k: v and v / mib for k, v in steps.items()} | {"process": process, "device": device}
 
 
@@ -79,10 +82,9 @@ def broken(steps: Mapping[str, float | None]) -> Iterator[str]:
             yield f"{low} {a:.1f} MiB > {high} {b:.1f} MiB"
 
 
-def unequal(ledger: dict) -> Iterator[str]:
+def unequal(ledger: Ledger) -> Iterator[str]:
     """Where the tensors of training are not what was predicted."""
-    predicted = ledger["predicted"]["classes"]
-    measured = ledger["phases"].get("train", {}).get("tensors", {})
+    predicted, measured = ledger.predicted.classes, ledger.tensors()
     for name in dict.fromkeys([*predicted, *measured]):
         if measured and name not in UNPREDICTED and measured.get(name, 0) != predicted.get(name, 0):
             yield f"{name}: {measured.get(name, 0)} bytes, and {predicted.get(name, 0)} predicted"

@@ -1,5 +1,6 @@
 """Where a model's train.py ends up: flags, `--config FILE` or `--run DIR` -> run directory -> Trainer."""
 
+import contextlib
 import json
 import os
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from lib import allocator, cli, launch, missing, report, results, rundir
 from lib.config import Config, InputError
 from lib.matrix import expand
+from lib.records import Interrupted
 from lib.spec import RunSpec
 
 
@@ -84,7 +86,7 @@ def one(task, run: rundir.RunDir, config: Config, spec: RunSpec) -> int:
         status = train(task, run, config, spec)
     except BaseException as e:
         if isinstance(e, KeyboardInterrupt) or launch.INTERRUPTED.is_set():
-            interrupted(run)
+            note_interrupt(run)
             raise KeyboardInterrupt from None
         if isinstance(e, InputError):
             if e.__cause__:
@@ -92,17 +94,19 @@ def one(task, run: rundir.RunDir, config: Config, spec: RunSpec) -> int:
             if failed(run, f"{e}\n"):
                 raise
             return 2  # another process has said it
+        if not run.path.is_dir():
+            raise InputError(f"{run.path} has vanished while the run trained: what it wrote is lost") from None
         failed(run, traceback.format_exc())
         traceback.print_exc()
         return 1
     return 0 if status == "done" else 1
 
 
-def interrupted(run: rundir.RunDir) -> None:
-    """Write it down, once."""
-    if os.environ.get("RANK", "0") == "0":
-        with run.metrics.open("a") as f:
-            f.write('{"event": "interrupted"}\n')
+def note_interrupt(run: rundir.RunDir) -> None:
+    """Write into a run's metrics that it was interrupted, once, unless its summary is there and vouches for them."""
+    if os.environ.get("RANK", "0") == "0" and not run.summary.exists():
+        with contextlib.suppress(InputError):
+            rundir.append_metric(run.metrics, Interrupted())
 
 
 def failed(run: rundir.RunDir, why: str) -> bool:
@@ -112,4 +116,6 @@ def failed(run: rundir.RunDir, why: str) -> bool:
             f.write(why)
     except FileExistsError:
         return False
+    except OSError as e:
+        print(f"cannot write {run.error}: {e.strerror}", file=sys.stderr)
     return True

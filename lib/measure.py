@@ -2,9 +2,9 @@
 
 import bisect
 import math
-from collections.abc import Mapping
 
 from lib import ledger
+from lib.records import Ledger, Summary
 
 TRAINING, INFERENCE = ("train", "prune"), ("inference",)  # the monitor's phases that memory is measured over
 HOST = "host process RSS"
@@ -13,26 +13,26 @@ MIB = 1024 * 1024
 VENDORS = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel"}
 
 
-def derived(data: dict, header: dict, samples: list[dict]) -> dict:
-    """Everything here that belongs in a run's record; `data` is its summary."""
+def derived(run: Summary, header: dict, samples: list[dict]) -> dict:
+    """Everything here that belongs in a run's record."""
     memory = measured(header, samples)
-    accuracy, (mib, _) = data["test_accuracy_last"], compared(data | memory)
+    source = memory["memory_source"]
+    accuracy, (mib, _) = run.test_accuracy_last, compared(run.ledger, memory["gpu_memory_mean"], source)
     efficiency = 100 * accuracy / mib if accuracy is not None and mib else None
-    return memory | costs(data, header, samples) | {"efficiency_per_100mib": efficiency}
+    return memory | costs(run, header, samples) | {"efficiency_per_100mib": efficiency}
 
 
-def compared(data: Mapping) -> tuple[float | None, str | None]:
-    """Return the memory that runs are compared by, MiB, and what it is.
+def compared(ledger: Ledger | None, process: float | None, source: str | None) -> tuple[float | None, str | None]:
+    """Return the memory that runs are compared by, MiB, and what it is; process, source: that of the run's processes.
 
     That of the run's processes as a GPU's driver reports it. On a CPU the ledger's tensors between a backward pass and
     its update, without the data set: resident memory compares interpreters and allocators, and stands beside it. A
     record without a ledger has its processes' memory.
     """
-    phases = (data.get("ledger") or {}).get("phases", {})
-    tensors = phases.get("train", {}).get("tensors", {})
-    if data["memory_source"] == HOST and tensors:
+    tensors = ledger.tensors() if ledger else {}
+    if source == HOST and tensors:
         return sum(size for name, size in tensors.items() if name != "data") / MIB, TENSORS
-    return data["gpu_memory_mean"], data["memory_source"]
+    return process, source
 
 
 def sources(devices: list[dict], samples: list[dict]) -> list[int]:
@@ -101,40 +101,39 @@ def by_phase(places: list[int], samples: list[dict]) -> dict[str, dict[str, floa
     return found
 
 
-def costs(data: dict, header: dict, samples: list[dict]) -> dict:
+def costs(run: Summary, header: dict, samples: list[dict]) -> dict:
     """Energy, and what the memory ledger comes to; null where a run has not got so far or nothing reports it."""
-    mine = trained_on(data, header, samples)
+    mine = trained_on(run, header, samples)
     joules, source = ledger.energy(mine or sources(header.get("devices", []), samples), samples)
-    accuracy, known = data["test_accuracy_last"], data.get("ledger") or {}
-    predicted = known.get("predicted") or {}
+    accuracy, predicted = run.test_accuracy_last, run.ledger and run.ledger.predicted
     return {
         "energy_j": joules,
         "energy_source": source,
         "energy_per_accuracy_point": joules / accuracy if joules is not None and accuracy else None,
-        "memory_multiple": predicted.get("multiple"),
-        "memory_less_than_movement_pct": predicted.get("less_than_movement_pct"),
+        "memory_multiple": predicted and predicted.multiple,
+        "memory_less_than_movement_pct": predicted and predicted.less_than_movement_pct,
         "memory_phases": by_phase(mine, samples),
-        "monitor_problem": problem(data, header, samples),
+        "monitor_problem": problem(run, header, samples),
     }
 
 
-def problem(data: dict, header: dict, samples: list[dict]) -> str | None:
+def problem(run: Summary, header: dict, samples: list[dict]) -> str | None:
     """What is wrong with the record, as far as it can be seen."""
     if "unreadable" in header:
         return header["unreadable"]
     words = {"lost": "samples could not be written", "damaged": "lines were not whole and are left out"}
     found = [f"{header[key]} {what}" for key, what in words.items() if header.get(key)]
-    if header and data.get("status") == "done" and (not samples or samples[-1]["phase"] != "end"):
+    if header and run.status == "done" and (not samples or samples[-1]["phase"] != "end"):
         found.append(f"it ends at {samples[-1]['t'] if samples else 0:.0f} s, before the run did")
     return "; ".join(found) or None
 
 
-def trained_on(data: dict, header: dict, samples: list[dict]) -> list[int]:
+def trained_on(run: Summary, header: dict, samples: list[dict]) -> list[int]:
     """Which of the monitor's devices a run trained on: those that it names, by UUID or slot, if there are such; where
     it names none, those that report its memory."""
-    devices, named = header.get("devices", []), data.get("gpus") or []
-    uuids = {(g["uuid"] or "").removeprefix("GPU-").removeprefix("MIG-") for g in named} - {""}
-    slots = {g["bus"] for g in named} - {None}
+    devices, named = header.get("devices", []), run.gpus or []
+    uuids = {(g.uuid or "").removeprefix("GPU-").removeprefix("MIG-") for g in named} - {""}
+    slots = {g.bus for g in named} - {None}
     mine = [
         i
         for i, d in enumerate(devices)

@@ -98,7 +98,8 @@ class Progress:
             elif run.steps:
                 run.advance(int(row["step"]), self.clock())
                 if row["event"] == "epoch" and row["validation_loss"] is not None:
-                    run.quality = f"val {held_out(row).strip().replace('perplexity', 'ppl')}"
+                    found = held_out(row["validation_loss"], row["validation_accuracy"])
+                    run.quality = f"val {found.strip().replace('perplexity', 'ppl')}"
                     run.sparsity = f"at {100 * row['sparsity']:.0f}%"
         except (ValueError, KeyError, TypeError):
             pass

@@ -9,8 +9,23 @@ from importlib import metadata
 from pathlib import Path
 
 from lib import ROOT
+from lib.schema import Count, record
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "matplotlib", "kconfiglib")
+
+
+@record
+class Provenance:
+    """Commit (None outside git), a hash of uncommitted changes (None where there are none), versions, host, CPU."""
+
+    commit: str | None
+    dirty: str | None
+    python: str
+    versions: dict[str, str | None]
+    host: str
+    system: str
+    cpu: str
+    cores: Count
 
 
 def _git(*args: str) -> str | None:
@@ -22,8 +37,8 @@ def _git(*args: str) -> str | None:
 
 
 @cache
-def collect() -> dict:
-    """Commit (None outside git), a hash of uncommitted changes (None where there are none), versions, host, CPU."""
+def collect() -> Provenance:
+    """Where a result of this checkout on this machine comes from."""
     commit = _git("rev-parse", "HEAD")
     diff = changes() if commit else ""
     versions = {}
@@ -32,16 +47,16 @@ def collect() -> dict:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = None
-    return {
-        "commit": commit.strip() if commit else None,
-        "dirty": hashlib.sha256(diff.encode()).hexdigest()[:16] if diff else None,
-        "python": platform.python_version(),
-        "versions": versions,
-        "host": platform.node(),
-        "system": platform.platform(),
-        "cpu": cpu_name(),
-        "cores": cores(),
-    }
+    return Provenance(
+        commit=commit.strip() if commit else None,
+        dirty=hashlib.sha256(diff.encode()).hexdigest()[:16] if diff else None,
+        python=platform.python_version(),
+        versions=versions,
+        host=platform.node(),
+        system=platform.platform(),
+        cpu=cpu_name(),
+        cores=cores(),
+    )
 
 
 def changes() -> str:

@@ -30,7 +30,7 @@ def conditions(group: Results) -> str:
     if metric(group) == "perplexity":
         quality = f"perplexities of tokens ({distinct('tokenizer')})"
     one = ", so differences have no interval" if len(seeds) == 1 else ""
-    many = {r.data.get("devices") or 1 for r in done}  # records in docs may be older
+    many = {r.devices or 1 for r in done}  # records in docs may be older
     each = f" in each of {max(many)} processes" if many != {1} else ""
     origins = list(dict.fromkeys(origin(r, group) for r in group))
     return (
@@ -45,8 +45,8 @@ def conditions(group: Results) -> str:
 
 def origin(r: Run, group: Results) -> str:
     """The commit a run was trained with, as the run itself recorded it."""
-    p = r.provenance or group.provenance or {}
-    return f"{(p.get('commit') or 'unknown')[:12]}{' with local changes' if p.get('dirty') else ''}"
+    p = r.provenance or group.provenance
+    return f"{((p and p.commit) or 'unknown')[:12]}{' with local changes' if p and p.dirty else ''}"
 
 
 def remarks(group: Results) -> Iterator[str]:
@@ -64,9 +64,9 @@ def remarks(group: Results) -> Iterator[str]:
             found.append(f"{r.id}: {r.damaged_images} files were no images and were left out (output.log names them)")
         if r.skipped_steps:
             found.append(f"{r.id}: {r.skipped_steps} steps had gradients that were not finite and changed nothing")
-        if r.data.get("monitor_problem"):
+        if r.monitor_problem:
             found.append(f"{r.id}: the monitor's record: {r.monitor_problem}")
-        found += [f"{r.id}: step {e['step']}: {w}" for e in r.events for w in e["warnings"]]
+        found += [f"{r.id}: step {e.step}: {w}" for e in r.events for w in e.warnings]
     found += same_schedule(group)
     found += same_masks(group)
     found += resident(group)
@@ -85,8 +85,8 @@ def same_masks(group: Results) -> Iterator[str]:
     """Runs that ended with the same mask, weight for weight: one method under two names."""
     by_mask: dict[str, list[str]] = {}
     for r in group.done:
-        if r.events and r.events[-1].get("mask"):
-            by_mask.setdefault(r.events[-1]["mask"], []).append(r.id)
+        if r.events:
+            by_mask.setdefault(r.events[-1].mask, []).append(r.id)
     for ids in by_mask.values():
         if len(ids) > 1:
             yield f"{' and '.join(ids)} ended with the same mask, weight for weight"

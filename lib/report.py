@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib import audit, costs
-from lib.config import write_atomic
+from lib.config import InputError, write_atomic
+from lib.files import write_record
 from lib.remarks import busy, conditions, metric, remarks, resident
 from lib.results import Results, Run, record
-from lib.rundir import write_json
+from lib.sanitize import escape_markdown, printable_line
 from lib.spec import percent
 
 LEADERS = 10
@@ -103,13 +104,13 @@ def write(results: Results, graphs: bool = True) -> Written:
     from lib.figure.base import render_all
 
     root = results.root
-    write_json(root / "all_results.json", record(results))
+    write_record(root / "all_results.json", record(results))
     write_atomic(root / "summary_report.txt", "\n".join(body(results, as_text)) + "\n")
     drawn, skipped = render_all(results) if graphs else ([], [])
     pictures = [f"![{p.stem}](graphs/{p.name})" for p in drawn]
-    left = [f"- {name}: {why}" for name, why in skipped]
+    left = [f"- {name}: {escape_markdown(why)}" for name, why in skipped]
     markdown = [
-        *body(results, as_markdown),
+        *map(escaped, body(results, as_markdown)),
         "",
         "## Graphs",
         "",
@@ -121,10 +122,19 @@ def write(results: Results, graphs: bool = True) -> Written:
     return Written("\n".join(tables(results, as_text)), *files, drawn, skipped)
 
 
+def escaped(line: str) -> str:
+    """A line of Markdown in which nothing that a file says becomes markup. Cells of tables are escaped one by one, and
+    lines that are set in by four spaces are shown as they are."""
+    return line if line.startswith(("| ", "|-", "    ")) else escape_markdown(line)
+
+
 def body(results: Results, form: Callable) -> Iterator[str]:
     heading = "# " if form is as_markdown else ""
-    yield f"{heading}Results of {results.root.name}"
+    yield f"{heading}Results of {printable_line(results.root.name)}"
     yield ""
+    for problem in results.problems:
+        yield f"Take care: {problem}. Finished runs are shown as they recorded themselves."
+        yield ""
     yield from tables(results, form)
     yield from leaders(results, form)
     yield from costs.memory(results, form, f"#{heading}" if heading else "")
@@ -146,7 +156,7 @@ def tables(results: Results, form: Callable) -> Iterator[str]:
         columns = list(COLUMNS[metric(group)])
         if any(r.test_loss_optimistic is not None for r in group):
             columns.insert(7, OPTIMISTIC[metric(group)])
-        if any(r.data.get("mfu_pct") for r in group):
+        if any(r.mfu_pct for r in group):
             columns.insert(-1, MFU)
         if any(r.status != "done" for r in group):
             columns.append(STATUS)
@@ -196,7 +206,7 @@ def inference(results: Results, form: Callable) -> Iterator[str]:
     """Latency and throughput of the runs that measured them."""
     for (model, dataset), group in results.done.by("model", "dataset").items():
         rows = [
-            [r.id, str(m["batch"]), f"{m['latency_ms']:.2f}", f"{m['samples_per_s']:.1f}", mib(m["memory_mib"])]
+            [r.id, str(m.batch), f"{m.latency_ms:.2f}", f"{m.samples_per_s:.1f}", mib(m.memory_mib)]
             for r in group
             for m in r.inference or ()
         ]
@@ -230,12 +240,16 @@ def samples(results: Results, form: Callable) -> Iterator[str]:
 
 def audited(results: Results, form: Callable) -> Iterator[str]:
     """Which scores of state pruning are one method under two names, where `make audit` has been run."""
-    record = audit.load(results.root)
-    if record:
+    try:
+        record = audit.load(results.root)
+        found = [*audit.findings(record)] if record else []
+    except InputError as e:
+        found = [f"{e}; run `make audit` again"]
+    if found:
         heading = "## " if form is as_markdown else ""
         yield f"{heading}Audit of the scores"
         yield ""
-        yield from (f"- {line}" for line in audit.findings(record))
+        yield from (f"- {line}" for line in found)
         yield ""
 
 
@@ -246,14 +260,17 @@ def usual_length(group: Results) -> Results:
 
 
 def provenance(results: Results, form: Callable) -> Iterator[str]:
-    p = results.provenance or {}
+    p = results.provenance
     heading = "## " if form is as_markdown else ""
     yield f"{heading}Provenance"
     yield ""
-    versions = ", ".join(f"{k} {v}" for k, v in (p.get("versions") or {}).items() if v)
-    yield f"commit {p.get('commit') or 'unknown'}{' with local changes ' + p['dirty'] if p.get('dirty') else ''}; "
-    yield f"Python {p.get('python')}; {versions}; {p.get('system')}; {p.get('cpu')}."
-    for choice, reason in (p.get("not_compiled") or {}).items():
+    if p is None:
+        yield "unknown"
+        return
+    versions = ", ".join(f"{k} {v}" for k, v in p.versions.items() if v)
+    yield f"commit {p.commit or 'unknown'}{' with local changes ' + p.dirty if p.dirty else ''}; "
+    yield f"Python {p.python}; {versions}; {p.system}; {p.cpu}."
+    for choice, reason in p.not_compiled.items():
         yield ""
         yield f"{choice}_AUTO did without torch.compile, which could not be used: {reason}."
 
@@ -275,4 +292,4 @@ def as_text(head: list[str], rows: list[list[str]]) -> Iterator[str]:
 def as_markdown(head: list[str], rows: list[list[str]]) -> Iterator[str]:
     yield "| " + " | ".join(head) + " |"
     yield "|" + "|".join("---" if h in ("run", "status") else "---:" for h in head) + "|"
-    yield from ("| " + " | ".join(row) + " |" for row in rows)
+    yield from ("| " + " | ".join(map(escape_markdown, row)) + " |" for row in rows)

@@ -2,85 +2,74 @@
 
 Everything is read from files, nothing from names or logs. A run's record is its summary.json, the memory measured by
 its monitor, and what follows from other runs of the matrix (differences from the dense run of the same optimizer,
-base, data and seed; null where there is none, or where it was trained for another number of steps).
+base, data and seed; null where there is none, or where it was trained for another number of steps). A run whose files
+are damaged is a row that says so; it never costs the others.
 """
 
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib import measure
 from lib.config import Config, InputError
+from lib.files import Damaged, check_file, read_lines, read_tail
 from lib.matrix import expand
 from lib.monitor import stats
 from lib.peak import mfu
 from lib.record import perplexity
-from lib.rundir import SCHEMA, RunDir, checked
+from lib.records import AllResults, Epoch, Metric, Origin, Outcome, Prune, Row, Start, Summary, parse_metric
+from lib.rundir import RunDir, config_changed, read_origin
+from lib.schema import blank, field_names
 from lib.spec import RunSpec
 
+AGAIN = "`make continue` trains it again"
 
-@dataclass(frozen=True)
-class Run:
-    """One run: `data` is its record in all_results.json; `path` its directory."""
 
-    path: Path
-    data: dict
+@dataclass(frozen=True, kw_only=True)
+class Run(Outcome):
+    """One run: its record in all_results.json; `path`, its directory; what it wrote while it ran, where it finished.
 
-    def __getattr__(self, name: str):
-        try:
-            return self.__dict__["data"][name]
-        except KeyError:
-            raise AttributeError(f"a run has no {name!r}") from None
+    header, samples: of monitor.jsonl (see lib/monitor/stats.py); {} and [] where there is none. A record that cannot be
+    read has `unreadable` in its header, why, and no samples: it must not cost the report of a matrix.
+    """
+
+    path: Path = field(default=Path(), repr=False)
+    start: Start | None = field(default=None, repr=False)
+    evaluations: tuple[Epoch, ...] = field(default=(), repr=False)
+    events: tuple[Prune, ...] = field(default=(), repr=False)
+    header: dict = field(default_factory=dict, repr=False)
+    samples: list[dict] = field(default_factory=list, repr=False)
 
     @property
     def compared_memory(self) -> float | None:
         """MiB, of what `compared_source` says."""
-        return measure.compared(self.data)[0]
+        return measure.compared(self.ledger, self.gpu_memory_mean, self.memory_source)[0]
 
     @property
     def compared_source(self) -> str | None:
-        return measure.compared(self.data)[1]
-
-    @cached_property
-    def metrics(self) -> list[dict]:
-        return list(json_lines(RunDir(self.path).metrics))
-
-    @property
-    def epochs(self) -> list[dict]:
-        return [row for row in self.metrics if row["event"] == "epoch"]
-
-    @property
-    def events(self) -> list[dict]:
-        """Pruning events."""
-        return [row for row in self.metrics if row["event"] == "prune"]
-
-    @cached_property
-    def monitor(self) -> tuple[dict, list[dict]]:
-        """The header and the samples of monitor.jsonl; ({}, []) where there is none. One that cannot be read has
-        `unreadable` in its header, why, and no samples: it must not cost the report of a matrix."""
-        try:
-            return stats.read(RunDir(self.path).monitor)
-        except InputError as e:
-            return {"unreadable": str(e)}, []
+        return measure.compared(self.ledger, self.gpu_memory_mean, self.memory_source)[1]
 
     def memory(self, samples: list[dict] | None = None) -> list[tuple[float, str, float]]:
         """(seconds, phase, MiB) of every sample, from the source that `memory_source` names."""
-        header, found = self.monitor
-        return measure.process_memory(header, found, samples)
+        return measure.process_memory(self.header, self.samples, samples)
+
+    def record(self) -> dict:
+        """Its row in all_results.json."""
+        return {name: getattr(self, name) for name in field_names(Outcome)}
 
 
 @dataclass(frozen=True)
 class Results:
-    """The runs of a directory in the matrix's order. missing: ids that are planned and have not been run."""
+    """The runs of a directory in the matrix's order. missing: ids that are planned and have not been run. problems: of
+    the directory as a whole, for a reader."""
 
     root: Path
     config: Config
     runs: tuple[Run, ...]
     missing: tuple[str, ...] = ()
-    provenance: dict | None = None
+    provenance: Origin | None = None
+    problems: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)
@@ -109,89 +98,148 @@ class Results:
         return self.config.members(axis.upper())
 
 
-def json_lines(path: Path) -> Iterator[dict]:
-    """The whole lines of a JSONL file; a torn last line, as a crash leaves it, is passed over."""
-    if not path.exists():
-        return
-    with path.open() as f:
-        for line in f:
-            if line.endswith("\n"):
-                try:
-                    yield json.loads(line)
-                except ValueError as e:
-                    raise InputError(f"{path}: a damaged line: {line[:80]!r} ({e})") from None
-
-
 def load(root: Path) -> Results:
-    """Read a results directory. Raises InputError where it is none, or of another schema."""
-    provenance = checked(root / "provenance.json")
-    config = Config.load(root / "config")
+    """Read a results directory. Raises InputError where it is none, or of another schema, or its config is damaged."""
+    origin = read_origin(root)
+    config, specs = planned(root)
+    problem = config_changed(root, origin)
     runs, missing = [], []
-    for spec in expand(config):
+    for spec in specs:
         found = read_run(root, spec)
         runs.append(found) if found else missing.append(spec.id)
-    return Results(root, config, tuple(derived(runs)), tuple(missing), provenance)
+    return Results(root, config, tuple(derived(runs)), tuple(missing), origin, (problem,) if problem else ())
+
+
+def planned(root: Path) -> tuple[Config, list[RunSpec]]:
+    """The matrix of a results directory, and its runs. Raises InputError."""
+    config = Config.load(root / "config")
+    try:
+        return config, expand(config)
+    except KeyError as e:
+        raise Damaged(root / "config", f"CONFIG_{e.args[0]} is missing") from None
 
 
 def read_run(root: Path, spec: RunSpec) -> Run | None:
     """A run's record, or None where it has not been started."""
     run = RunDir(root / spec.id)
-    if run.finished:
-        data = checked(run.summary)
-    elif run.summary.exists():
-        data = blank(spec) | {"status": "failed", "reason": "summary.json is damaged: `make continue` runs it again"}
-    elif run.error.exists():
-        reason = run.error.read_text().strip().splitlines()
-        data = blank(spec) | {"status": "failed", "reason": reason[-1] if reason else None}
-    elif run.metrics.exists():
-        data = blank(spec) | {"status": "interrupted", "reason": None}
-    else:
+    try:
+        return finished(run, spec) or unfinished(run, spec)
+    except Damaged as e:
+        where = e.path.name if e.path.parent == run.path else f"{e.path.parent.name}/{e.path.name}"
+        remove = "" if e.path.is_file() and not e.path.is_symlink() or not e.path.exists() else "remove it, and "
+        return without_results(run, spec, "damaged", f"{where}: {e.what}; {remove}{AGAIN}")
+
+
+def finished(run: RunDir, spec: RunSpec) -> Run | None:
+    """The record of a run that came to its end, None of any other. Raises Damaged where a file of it is."""
+    if run.path.is_symlink():
+        raise Damaged(run.path, "it is a symbolic link: remove it")
+    try:
+        summary = run.read_summary()
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    header, samples = Run(run.path, data).monitor
-    return Run(run.path, data | language(data) | measure.derived(data, header, samples))
+    if summary.spec != spec:
+        raise Damaged(run.summary, f"id: it is of the run {summary.id}, or of another setting")
+    rows = [read_metric(run, row) for row in read_lines(run.metrics)]
+    check_rows(run, summary, rows)
+    header, samples = read_monitor(run, summary)
+    known = {name: getattr(summary, name) for name in field_names(Summary)}
+    known |= language(summary) | measure.derived(summary, header, samples)
+    return Run(
+        **known,
+        path=run.path,
+        start=rows[0],
+        evaluations=tuple(r for r in rows if isinstance(r, Epoch)),
+        events=tuple(r for r in rows if isinstance(r, Prune)),
+        header=header,
+        samples=samples,
+    )
 
 
-def language(data: dict) -> dict:
+def read_metric(run: RunDir, row: dict) -> Metric:
+    try:
+        return parse_metric(row)
+    except ValueError as e:
+        raise Damaged(run.metrics, str(e)) from None
+
+
+def check_rows(run: RunDir, summary: Summary, rows: list[Metric]) -> None:
+    """Raise Damaged unless a run's metrics are those that its summary speaks of, and it has what a finished run has."""
+    epochs = [r for r in rows if isinstance(r, Epoch)]
+    steps = [r.step for r in rows if isinstance(r, Epoch | Prune)]
+    starts = [r for r in rows if isinstance(r, Start)]
+    if rows[:1] != starts or not starts[0].steps_per_epoch:
+        raise Damaged(run.metrics, "event: it does not begin with the start of the run")
+    if [e.epoch for e in epochs] != list(range(1, summary.epochs + 1)) or steps != sorted(steps):
+        raise Damaged(run.metrics, f"epoch: they are not the {summary.epochs} of summary.json, in order")
+    if summary.status != "done":
+        return
+    for name in ("epochs", "steps", "batch_size", "prunable_parameters", "model_parameters", "achieved_sparsity"):
+        value = getattr(summary, name)
+        if value is None or (value == 0 and name != "achieved_sparsity"):
+            raise Damaged(run.summary, f"{name}: a run that is done has it, and this is {value}")
+    if epochs[-1].step != summary.steps:
+        raise Damaged(run.summary, f"steps: {summary.steps} are not the {epochs[-1].step} of metrics.jsonl")
+
+
+def unfinished(run: RunDir, spec: RunSpec) -> Run | None:
+    """A run that was started and did not come to its end; None of one that was not started."""
+    if run.error.is_symlink() or run.error.exists():
+        lines = [line for line in read_tail(run.error) if line]
+        return without_results(run, spec, "failed", lines[-1] if lines else None)
+    if run.metrics.is_symlink() or run.metrics.exists():
+        return without_results(run, spec, "interrupted", None)
+    return None
+
+
+def without_results(run: RunDir, spec: RunSpec, status: str, reason: str | None) -> Run:
+    row = blank(Outcome, {**spec.dict(), "status": status, "reason": reason, "memory_samples": 0, "memory_phases": {}})
+    return Run(**{name: getattr(row, name) for name in field_names(Outcome)}, path=run.path)
+
+
+def read_monitor(run: RunDir, summary: Summary) -> tuple[dict, list[dict]]:
+    """The header and the samples of monitor.jsonl, up to the run's end; ({}, []) of a run without."""
+    written = summary.files.get(run.monitor.name)
+    if written is None:
+        return {}, []
+    try:
+        check_file(run.monitor, written, may_grow=True)
+        return stats.read(run.monitor, written.size)
+    except InputError as e:
+        return {"unreadable": f"{run.monitor.name}: {e.what if isinstance(e, Damaged) else e}"}, []
+
+
+def language(run: Summary) -> dict:
     """Perplexities, and bits a byte of text, of the losses of a language model; null for others."""
-    known = data["metric"] == "perplexity"
-    fields = {"final_perplexity": "final_loss", "best_perplexity": "best_loss"}
-    fields |= {f"test_perplexity_{which}": f"test_loss_{which}" for which in ("last", "best", "optimistic")}
-    found = {name: perplexity(data[loss]) if known else None for name, loss in fields.items()}
-    speed = found["tokens_per_s"] = tokens_per_s(data) if known and data["train_s"] else None
-    flops = speed and speed * data["flops_per_token"]
-    found["mfu_pct"] = mfu(flops, data["device"], data["precision"], data["devices"]) if flops else None
-    loss, size = data["test_loss_last"], (data.get("bytes_per_token") or {}).get("test")
+    known = run.metric == "perplexity"
+    names = ("final", "best", "peak")
+    fields = {f"{n}_perplexity": getattr(run, f"{n}_loss") for n in names}
+    fields |= {f"test_perplexity_{n}": getattr(run, f"test_loss_{n}") for n in ("last", "best", "optimistic")}
+    found = {name: finite(perplexity(loss)) if known else None for name, loss in fields.items()}
+    speed = found["tokens_per_s"] = tokens_per_s(run) if known and run.train_s else None
+    flops = speed and run.flops_per_token and speed * run.flops_per_token
+    found["mfu_pct"] = mfu(flops, run.device, run.precision, run.devices) if flops else None
+    loss, size = run.test_loss_last, (run.bytes_per_token or {}).get("test")
     return found | {"test_bits_per_byte": loss / math.log(2) / size if known and loss is not None and size else None}
 
 
-def tokens_per_s(data: dict) -> float:
+def finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def tokens_per_s(run: Summary) -> float | None:
     """Of training; without the first epoch of a compiled run that has others, for it is spent in compiling."""
-    steps, seconds = data["steps"], data["train_s"]
-    if data["compiled"] and data["epochs"] > 1:
-        steps, seconds = steps - data["first_epoch_steps"], seconds - data["first_epoch_s"]
-    return steps * data["batch_size"] * data["block"] / seconds
-
-
-# Every field of a summary that is not in the spec, for runs that have none.
-BLANK = (
-    "metric stopped inference sample damaged_images block precision compiled tokenizer bytes_per_token "
-    "ledger gpus achieved_sparsity achieved_sparsity_of_all final_accuracy first_epoch_s first_epoch_steps final_loss "
-    "best_accuracy best_loss best_epoch test_accuracy_last test_accuracy_best test_loss_last test_loss_best "
-    "test_accuracy_optimistic test_loss_optimistic std_last10 peak_to_final steps epochs planned_steps "
-    "skipped_steps batch_size model_parameters prunable_parameters data_hash flops_per_token device devices threads "
-    "elapsed_s train_s provenance"
-).split()
-
-
-def blank(spec: RunSpec) -> dict:
-    return {**spec.dict(), **dict.fromkeys(BLANK)}
+    steps, seconds = run.steps, run.train_s
+    if run.compiled and run.epochs > 1:
+        steps, seconds = steps - run.first_epoch_steps, seconds - run.first_epoch_s
+    return steps * run.batch_size * run.block / seconds if seconds > 0 and run.block else None
 
 
 def derived(runs: list[Run]) -> Iterator[Run]:
     """Each run with its differences from its dense reference."""
     dense = {reference_key(r): r for r in runs if r.pruning_method == "none" and r.status == "done"}
     for r in runs:
-        yield Run(r.path, r.data | against(r, dense.get(reference_key(r))))
+        yield replace(r, **against(r, dense.get(reference_key(r))))
 
 
 def reference_key(r: Run) -> tuple:
@@ -208,7 +256,7 @@ def against(r: Run, ref: Run | None) -> dict:
 
     def difference(field, pct=False):
         a, b = getattr(r, field), getattr(ref, field) if matched else None
-        if a is None or b is None:
+        if a is None or b is None or (pct and not b):
             return None
         return 100 * (a / b - 1) if pct else a - b
 
@@ -223,12 +271,11 @@ def against(r: Run, ref: Run | None) -> dict:
     }
 
 
-def record(results: Results) -> dict:
+def record(results: Results) -> AllResults:
     """What all_results.json holds."""
-    return {
-        "schema": SCHEMA,
-        "commit": (results.provenance or {}).get("commit"),
-        "provenance": results.provenance,
-        "missing": list(results.missing),
-        "runs": [r.data for r in results],
-    }
+    return AllResults(
+        commit=results.provenance and results.provenance.commit,
+        provenance=results.provenance,
+        missing=list(results.missing),
+        runs=[Row(**r.record()) for r in results],
+    )

@@ -1,4 +1,4 @@
-"""The on-disk contract: every file that a matrix writes, and nothing about what is in them.
+"""The on-disk contract: every file that a matrix writes.
 
 test_matrix_results_YYYYMMDD_HHMMSS/
     config                  the matrix, complete, overrides included
@@ -7,7 +7,7 @@ test_matrix_results_YYYYMMDD_HHMMSS/
     summary_report.txt      the same as text
     report.md               the same as Markdown
     audit.json              how far the scores of state pruning agree on these runs, where `make audit` has been run
-    graphs/*.png
+    graphs/*.png            and written.json, which of them the last report has written
     <run id>/
         config              the matrix pinned to this run: it reproduces it
         spec.json           the RunSpec
@@ -17,22 +17,28 @@ test_matrix_results_YYYYMMDD_HHMMSS/
         checkpoint-last.pt  complete state after the last epoch
         checkpoint-best.pt  the best weights at the final sparsity, by validation
         error.txt           only where the run failed: why
-        summary.json        written last and whole: its presence means that the run finished
+        summary.json        written last and whole: its presence means that the run finished; with digests of the others
+
+lib/records.py says what is in them.
 """
 
 import contextlib
 import json
 import os
 import shutil
+import stat
 import time
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 
 from lib import ROOT, provenance
-from lib.config import Config, InputError, write_atomic
+from lib.config import Config, InputError, why
+from lib.files import Damaged, FileDigest, check_file, file_digest, read_record, write_record
+from lib.records import Metric, Origin, Summary
+from lib.schema import plain
 from lib.spec import RunSpec
 
-SCHEMA = 2
 PATTERN = "test_matrix_results_*"
 # What a results directory holds beside its runs.
 OWN = tuple(
@@ -41,10 +47,10 @@ OWN = tuple(
 
 
 class RunDir:
-    """One run's directory."""
+    """One run's directory. Nothing in it is followed where it is a link, and nothing is written through one."""
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).resolve()
+        self.path = Path(path).absolute()
         self.config = self.path / "config"
         self.spec_file = self.path / "spec.json"
         self.metrics = self.path / "metrics.jsonl"
@@ -54,23 +60,51 @@ class RunDir:
         self.best = self.path / "checkpoint-best.pt"
         self.summary = self.path / "summary.json"
         self.error = self.path / "error.txt"
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is a whole summary.json; a damaged one is none, and its run is run again."""
-        try:
-            return isinstance(json.loads(self.summary.read_text()), dict)
-        except (FileNotFoundError, ValueError):
-            return False
+        self.files = (self.config, self.spec_file, self.metrics, self.monitor, self.last, self.best)
 
     def create(self, config: Config, spec: RunSpec) -> "RunDir":
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Make the directory, with its config and its spec. Raises InputError where it cannot be written."""
+        self.refuse_foreign()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise InputError(f"cannot make {self.path}: {why(e)}") from None
         config.write(self.config)
-        write_json(self.spec_file, {"schema": SCHEMA, **spec.dict()})
+        write_record(self.spec_file, spec)
         return self
 
     def spec(self) -> RunSpec:
-        return RunSpec(**checked(self.spec_file))
+        """Raises InputError where it cannot be read."""
+        try:
+            return read_record(RunSpec, self.spec_file)
+        except FileNotFoundError:
+            raise InputError(f"{self.path} is no run's directory: spec.json is missing") from None
+
+    def read_summary(self) -> Summary:
+        """The outcome of a finished run, whose other files are still what they were when it was written. Raises
+        FileNotFoundError where the run has not finished, and Damaged."""
+        found = read_record(Summary, self.summary)
+        if found.status not in ("done", "diverged"):
+            raise Damaged(self.summary, f"status: {found.status} is none of a run that came to its end")
+        for path in (self.config, self.spec_file, self.metrics):
+            if path.name not in found.files:
+                raise Damaged(self.summary, f"files: {path.name} is missing")
+            check_file(path, found.files[path.name])
+        return found
+
+    def digests(self) -> dict[str, FileDigest]:
+        """What the files of the run are now: for its summary, so that a later change is noticed."""
+        return {f.name: file_digest(f) for f in self.files if f.exists()}
+
+    def refuse_foreign(self) -> None:
+        """Raise InputError where the directory, or a file that a run writes, is a link or no regular file: what is
+        written would go elsewhere, or wait for ever."""
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
+            raise InputError(f"{self.path} is not a directory of its own: remove it, and `make continue` makes it anew")
+        parts = [self.path / f".{p.name}.part" for p in (self.last, self.best)]
+        for path in (*self.files, self.log, self.summary, self.error, *parts):
+            if path.is_symlink() or (path.exists() and not stat.S_ISREG(path.lstat().st_mode)):
+                raise InputError(f"{path} is not a regular file, and a run writes there: remove it, then continue")
 
     def clear(self) -> None:
         """Forget an attempt that did not finish. Config and spec stay, and so does the log, which is being written."""
@@ -78,25 +112,30 @@ class RunDir:
             path.unlink(missing_ok=True)
 
 
-def checked(path: Path) -> dict:
-    """A JSON file of this schema, without its schema field. Raises InputError where it is of another."""
+def append_metric(path: Path, row: Metric) -> None:
+    """Add a line to metrics.jsonl. Raises InputError where it cannot be written."""
     try:
-        data = json.loads(path.read_text())
+        with path.open("a") as f:
+            f.write(json.dumps(plain(row)) + "\n")
+    except OSError as e:
+        raise InputError(f"cannot write {path}: {why(e)}") from None
+
+
+def read_origin(root: Path) -> Origin:
+    """Where a results directory came from. Raises InputError where it is none, or of another schema."""
+    try:
+        return read_record(Origin, root / "provenance.json")
     except FileNotFoundError:
-        raise InputError(f"{path.parent} is no results directory of this program: {path.name} is missing") from None
-    except (OSError, ValueError) as e:
-        raise InputError(f"cannot read {path}: {e}") from None
-    found = data.pop("schema", None) if isinstance(data, dict) else None
-    if found != SCHEMA:
-        raise InputError(
-            f"{path} has schema {found}, and this version reads schema {SCHEMA}: use the commit that wrote it (see "
-            f"provenance.json beside it), or run the matrix again"
-        )
-    return data
+        raise InputError(f"{root} is no results directory of this program: provenance.json is missing") from None
 
 
-def write_json(path: Path, data) -> None:
-    write_atomic(path, json.dumps(data, indent=1) + "\n")
+def config_changed(root: Path, origin: Origin) -> str | None:
+    """Why the matrix's config is not what the directory was made with; None where it is."""
+    try:
+        check_file(root / "config", origin.config)
+    except Damaged as e:
+        return f"config: {e.what}"
+    return None
 
 
 def new_root(results: str, config: Config) -> Path:
@@ -117,7 +156,8 @@ def new_root(results: str, config: Config) -> Path:
         if not os.access(root, os.W_OK):
             raise PermissionError(13, "Permission denied")
         config.write(root / "config")
-        write_json(root / "provenance.json", {"schema": SCHEMA, **provenance.collect()})
+        where = {f.name: getattr(provenance.collect(), f.name) for f in fields(provenance.Provenance)}
+        write_record(root / "provenance.json", Origin(**where, config=file_digest(root / "config"), not_compiled={}))
     except OSError as e:
         raise InputError(
             f"cannot write results to {root}: {e.strerror or e}; name another place with RESULTS="
@@ -125,11 +165,10 @@ def new_root(results: str, config: Config) -> Path:
     return root
 
 
-def add_provenance(root: Path, name: str, value: dict[str, str]) -> None:
-    """Add entries under a name to what a results directory says of where it came from."""
-    path = root / "provenance.json"
-    found = checked(path)
-    write_json(path, {"schema": SCHEMA, **found, name: found.get(name, {}) | value})
+def amend_origin(root: Path, **changes) -> None:
+    """Change what a results directory says of where it came from, and take its config as it is now."""
+    amended = replace(read_origin(root), config=file_digest(root / "config"), **changes)
+    write_record(root / "provenance.json", amended)
 
 
 @contextlib.contextmanager
@@ -171,7 +210,7 @@ def find_root(results: str = "") -> Path:
                 f"there are no results yet ({PATTERN} in {ROOT}): run `make` first, or name them: RESULTS=dir"
             )
         root = found[0]
-    checked(root / "provenance.json")
+    read_origin(root)
     return root
 
 

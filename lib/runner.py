@@ -1,15 +1,17 @@
 """A matrix from configuration to report: plan, run, continue. No torch here: runs are jobs of an executor."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
 from lib import child_environment, hyper, report, results
-from lib.config import Config, InputError
+from lib.config import Config, InputError, write_atomic
 from lib.data.base import DATASETS, MissingData
 from lib.describe import pruning_schedule
 from lib.estimate import PROBE_FROM_S, describe_costs
 from lib.executor.base import EXECUTORS, ExecutorOptions, Job
+from lib.files import read_tail
 from lib.matrix import Plan, check_distribution
 from lib.matrix import plan as make_plan
 from lib.monitor.client import MonitorOptions
@@ -24,11 +26,11 @@ from lib.resolve import (
     resolve,
     settle_compiling,
 )
-from lib.rundir import ROOT, RunDir, add_provenance, locked, new_root, place
+from lib.rundir import ROOT, RunDir, amend_origin, config_changed, locked, new_root, place, read_origin
 from lib.spec import RunSpec
 
 # What every run imports, and a data set's own; a fork inherits them.
-IMPORTS = ("torch", "lib.main", "lib.runner", "lib.trainer", "lib.task")
+IMPORTS = ("torch", "pydantic", "lib.main", "lib.runner", "lib.trainer", "lib.task")
 COMPILER_OF_TORCH = "torch._dynamo"  # over a second to import
 
 
@@ -70,7 +72,7 @@ def prepare(config: Config) -> Path:
 def note_uncompiled(root: Path, reasons: dict[str, str]) -> None:
     """Write down, and say, why AUTO does without compiling in a results directory."""
     if reasons:
-        add_provenance(root, "not_compiled", reasons)
+        amend_origin(root, not_compiled=read_origin(root).not_compiled | reasons)
     for choice, reason in reasons.items():
         print(f"{choice}_AUTO does without torch.compile, which cannot be used here: {reason}", file=sys.stderr)
 
@@ -99,9 +101,16 @@ def run(config: Config) -> Path:
 
 
 def pending(root: Path, failed_only: bool = False) -> list[RunDir]:
-    """Runs of a directory that have not finished, in order."""
-    dirs = [RunDir(root / s.id) for s in make_plan(Config.load(root / "config")).specs]
-    return [d for d in dirs if not d.finished and (d.error.exists() or not failed_only)]
+    """Runs of a directory that have not finished or are damaged, in order; failed_only: without those that were not
+    started or were interrupted."""
+    specs = make_plan(Config.load(root / "config")).specs
+    found = {s.id: results.read_run(root, s) for s in specs}
+    for r in filter(None, found.values()):
+        if r.status == "damaged":
+            print(f"{r.id}: {r.reason}", file=sys.stderr, flush=True)
+    again = ("failed", "damaged") if failed_only else ("failed", "damaged", "interrupted")
+    todo = [n for n, r in found.items() if (r.status in again if r else not failed_only)]
+    return [RunDir(root / n) for n in todo]
 
 
 def execute(root: Path, failed_only: bool = False) -> None:
@@ -109,6 +118,7 @@ def execute(root: Path, failed_only: bool = False) -> None:
     from lib.terminal import show_report
 
     with locked(root):
+        refuse_changed(root)
         plan = make_plan(Config.load(root / "config"))
         try:
             run_pending(root, plan, failed_only)
@@ -123,6 +133,20 @@ def execute(root: Path, failed_only: bool = False) -> None:
     bad += [f"{name}: not run" for name in found.missing]
     if bad:
         raise Failures("\n".join([f"{len(bad)} of {len(plan.specs)} runs did not finish:", *(f"  {b}" for b in bad)]))
+
+
+def refuse_changed(root: Path) -> None:
+    """Raise InputError where the matrix of a directory is not the one that it was made for."""
+    if problem := config_changed(root, read_origin(root)):
+        raise InputError(
+            f"{root}/{problem}: its runs would be of two matrices. Put it back as it was, or start another: "
+            f"cp {root}/config .config && make"
+        )
+
+
+def require_root(root: Path) -> None:
+    if not root.is_dir():
+        raise InputError(f"{root} has vanished while its matrix ran, and the runs in it with it: start it again")
 
 
 def run_pending(root: Path, plan: Plan, failed_only: bool) -> None:
@@ -143,10 +167,12 @@ def run_pending(root: Path, plan: Plan, failed_only: bool) -> None:
         executor = EXECUTORS[config.read(ExecutorOptions).executor](imports=imports, poll=progress.poll)
         try:
             for job, status in executor.run(work):
+                require_root(root)
                 explain(RunDir(job.run_dir), status)
                 progress.ended(job, status)
         except BaseException:
-            report.write(results.load(root), graphs=False)  # an interrupt should not wait for pictures
+            with contextlib.suppress(InputError):  # which would hide what ended the matrix
+                report.write(results.load(root), graphs=False)  # an interrupt should not wait for pictures
             raise
 
 
@@ -181,10 +207,10 @@ def spec_of(plan: Plan, d: RunDir) -> RunSpec:
 
 def explain(d: RunDir, status) -> None:
     """A run that could not say itself why it failed (killed, out of memory, timed out) gets its error.txt here."""
-    if status.state == "done" or d.error.exists() or d.finished:
+    if status.state == "done" or d.error.exists() or d.summary.exists():
         return
-    tail = d.log.read_text(errors="replace").splitlines()[-20:] if d.log.exists() else []
+    tail = read_tail(d.log)[-20:]
     what = (
         "stopped: it took longer than RUN_TIMEOUT" if status.state == "timeout" else f"ended with status {status.code}"
     )
-    d.error.write_text("\n".join([*tail, what]) + "\n")
+    write_atomic(d.error, "\n".join([*tail, what]) + "\n")

@@ -40,7 +40,7 @@ class Scores:
         found = {"test_accuracy_last": last.accuracy, "test_loss_last": last.loss}
         if run.best:
             best = last
-            if run.best["step"] != run.step:
+            if run.best.step != run.step:
                 run.checkpoints.load_model(run.rundir.best)
                 best = self.of(run.data.test)
             found |= {"test_accuracy_best": best.accuracy, "test_loss_best": best.loss}
@@ -49,7 +49,7 @@ class Scores:
     def shown(self) -> dict:
         """What else there is to say of the last weights."""
         run = self.run
-        if run.best and run.best["step"] != run.step:  # the best ones have just been tested
+        if run.best and run.best.step != run.step:  # the best ones have just been tested
             run.checkpoints.load_model(run.rundir.last)
         with run.autocast():
             found = run.task.shown(run.model, run.data, run.world.add)

@@ -3,6 +3,8 @@
 import dataclasses
 from decimal import Decimal
 
+from lib.schema import CHECKS
+
 
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
@@ -18,6 +20,8 @@ class RunSpec:
     target_sparsity: float = 0.0
     seed: int = 0
     id: str = ""
+
+    __pydantic_config__ = CHECKS
 
     def dict(self) -> dict:
         return dataclasses.asdict(self)

@@ -8,7 +8,6 @@ test the last and the best weights; summary.json last
 
 import dataclasses
 import functools
-import json
 import math
 import platform
 import time
@@ -20,11 +19,13 @@ from lib.build import derive
 from lib.checkpoint import Checkpoints
 from lib.config import Config, InputError
 from lib.data.base import DATASETS
+from lib.files import write_record
 from lib.footprint import Footprint
 from lib.monitor.client import Monitor, MonitorOptions
 from lib.prune.base import PRUNERS, NotFinite
 from lib.prune.schedule import Schedule
-from lib.rundir import RunDir, place, write_json
+from lib.records import End, Epoch, Memory, Metric
+from lib.rundir import RunDir, append_metric, place
 from lib.scores import Scores
 from lib.spec import RunSpec
 from lib.world import join
@@ -100,10 +101,11 @@ class Trainer:
 
     def _noted(self, event: dict) -> None:
         """An event at step 0 happens when the pruner is attached, before there is a start to write down."""
+        row = record.prune(event)
         if self.early is not None:
-            self.early.append(event)
+            self.early.append(row)
         else:
-            self._record(event)
+            self._record(row)
             self.enter("train")
             if self.pruner.not_finite:
                 raise Diverged(f"{self.pruner.not_finite} weights were not finite at step {event['step']}")
@@ -135,10 +137,10 @@ class Trainer:
         tests = {**self.scores.test(), **self.scores.shown()} if status == "done" else {}
         self.enter("finish")
         elapsed = time.perf_counter() - started
-        self._record({"event": "end", "status": status, "step": self.step, "elapsed_s": elapsed})
+        self._record(End(status=status, step=self.step, elapsed_s=elapsed))
         self.monitor.stop()
         if self.world.leader:
-            write_json(self.rundir.summary, record.finite(record.summary(self, status, why, elapsed, tests)))
+            write_record(self.rundir.summary, record.summary(self, status, why, elapsed, tests))
         return status
 
     def _epoch(self, started: float) -> None:
@@ -148,32 +150,31 @@ class Trainer:
         loss = self._train(epoch, begun)
         train_s = time.perf_counter() - begun
         self.enter("evaluate")
-        row = {
-            "event": "epoch",
-            "epoch": epoch,
-            "step": self.step,
-            "train_loss": loss,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "target_sparsity": self.asked(),
-            "sparsity": self.sparsity(),
-            "skipped": self.optimizer.skipped,
+        row = Epoch(
+            epoch=epoch,
+            step=self.step,
+            train_loss=loss,
+            lr=self.optimizer.param_groups[0]["lr"],
+            target_sparsity=self.asked(),
+            sparsity=self.sparsity(),
+            skipped=self.optimizer.skipped,
             **self.scores.validation(),
-            "train_s": train_s,
-            "memory": dict(self.footprint.phases["train"]),
-            "elapsed_s": time.perf_counter() - started,
-        }
+            train_s=train_s,
+            memory=Memory(**self.footprint.phases["train"]),
+            elapsed_s=time.perf_counter() - started,
+        )
         self.epochs.append(row)
         self._record(row)
-        measured = [row["train_loss"], row.get("validation_loss") or 0.0]
+        measured = [row.train_loss, row.validation_loss or 0.0]
         if not all(map(math.isfinite, measured)):
             raise Diverged(f"the loss is {measured} after epoch {epoch}, step {self.step}")
         self.enter("checkpoint")
         self._checkpoint(row)
         self._stop(row)
 
-    def _stop(self, row: dict) -> None:
+    def _stop(self, row: Epoch) -> None:
         """Whether this evaluation was the last, and why."""
-        waited = self.best and row["epoch"] - self.best["epoch"]
+        waited = self.best and row.epoch - self.best.epoch
         if self.training.early_stopping and waited and waited >= self.training.early_stopping_patience:
             self.stopped = f"no improvement in {waited} evaluations"
         if self._late():
@@ -182,7 +183,7 @@ class Trainer:
     def _late(self, running: float = 0.0) -> bool:
         """Whether MAX_TIME is over, with this epoch running for so many seconds."""
         most = self.training.max_time
-        return bool(most) and self.world.leaders(sum(r["train_s"] for r in self.epochs) + running >= most)
+        return bool(most) and self.world.leaders(sum(r.train_s for r in self.epochs) + running >= most)
 
     def _train(self, epoch: int, begun: float) -> float:
         """One epoch, or what is left of the run; its mean loss, fetched once, at the end. A step whose loss is not
@@ -243,23 +244,19 @@ class Trainer:
         zeros = sum(int(((p == 0) & self.pruner.mask.pruned(p) if grows else p == 0).sum()) for _, p in self.weights)
         return self.parallel.group.sum(torch.tensor(zeros)).item() / self.prunable
 
-    def _checkpoint(self, row: dict) -> None:
+    def _checkpoint(self, row: Epoch) -> None:
         """Last, complete; and best, only among evaluations at the final sparsity, by validation."""
         final = not self.pruner or self.pruner.finished
-        if (
-            final
-            and row["validation_loss"] is not None
-            and (self.best is None or self.good(row) > self.good(self.best))
-        ):
+        if final and row.validation_loss is not None and (self.best is None or self.good(row) > self.good(self.best)):
             self.best = row
-            self.checkpoints.save_model(self.rundir.best, epoch=row["epoch"])
+            self.checkpoints.save_model(self.rundir.best, epoch=row.epoch)
         self.checkpoints.agree(self.step)
-        facts = {"step": self.step, "epoch": row["epoch"], "best_epoch": self.best and self.best["epoch"]}
+        facts = {"step": self.step, "epoch": row.epoch, "best_epoch": self.best and self.best.epoch}
         self.checkpoints.save_all(self.rundir.last, self.optimizer, self.pruner, **facts, rng=torch.get_rng_state())
 
-    def good(self, row: dict) -> float:
+    def good(self, row: Epoch) -> float:
         """How good an evaluation is: what runs are compared by, higher is better."""
-        return row["validation_accuracy"] if self.task.metric == "accuracy" else -row["validation_loss"]
+        return row.validation_accuracy if self.task.metric == "accuracy" else -row.validation_loss
 
     def release(self) -> None:
         """What training needs and inference does not: it has been saved."""
@@ -268,12 +265,11 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _record(self, row: dict) -> None:
+    def _record(self, row: Metric) -> None:
         """One line of metrics.jsonl, and of the log where a person reads along."""
         if not self.world.leader:
             return
-        with self.rundir.metrics.open("a") as f:
-            f.write(json.dumps(record.finite(row)) + "\n")
+        append_metric(self.rundir.metrics, row)
         for line in record.said(self.spec.id, row):
             print(line, flush=True)
 

@@ -14,8 +14,9 @@ import lib  # noqa: E402
 try:
     from lib import audit, overrides, results
     from lib.figure.audit import audit_overlap
-    from lib.figure.base import save
-    from lib.rundir import find_root, write_json
+    from lib.figure.folder import GraphFolder
+    from lib.files import write_record
+    from lib.rundir import find_root
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
 
@@ -29,13 +30,12 @@ def main() -> int:
     argparse.ArgumentParser(description=__doc__).parse_args()
     found = results.load(find_root(overrides.existing()))
     record = audit.audit(found, task)
-    write_json(found.root / audit.FILE, record)
-    for state in record["states"]:
+    write_record(found.root / audit.FILE, record)
+    for state in record.states:
         print("\n" + "\n".join(audit.table(state)))
-    print("\n" + "\n".join(audit.findings(audit.load(found.root))))
-    folder = found.root / "graphs"
-    folder.mkdir(exist_ok=True)
-    pictures = [save(fig, folder / f"{stem}.png") for stem, fig in audit_overlap(found)]
+    print("\n" + "\n".join(audit.findings(record)))
+    with GraphFolder(found.root / "graphs", keep=True) as folder:
+        pictures = [folder.save(fig, stem) for stem, fig in audit_overlap(found)]
     print(f"\naudit:  {found.root / audit.FILE}\ngraph:  {pictures[0]}\n`make report` takes these findings up")
     return 0
 

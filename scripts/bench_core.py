@@ -25,6 +25,7 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from lib import provenance  # noqa: E402
+from lib.files import write_json  # noqa: E402
 from lib.optim.base import Hyper, decay_groups  # noqa: E402
 from lib.optim.kernel.adam import Adam  # noqa: E402
 from lib.optim.kernel.spam import Spam  # noqa: E402
@@ -34,7 +35,8 @@ from lib.prune.kernel.mask import CHUNK  # noqa: E402
 from lib.prune.kernel.pruner import Plan, prunable  # noqa: E402
 from lib.prune.kernel.select import find  # noqa: E402
 from lib.prune.schedule import Schedule  # noqa: E402
-from lib.rundir import ROOT, SCHEMA, write_json  # noqa: E402
+from lib.rundir import ROOT  # noqa: E402
+from lib.schema import SCHEMA  # noqa: E402
 
 MIB = 1 << 20
 SPARSITY = 0.7
@@ -335,7 +337,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=provenance.cores())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(f"{provenance.cpu_name()}, {args.threads} threads, commit {(provenance.collect()['commit'] or '?')[:12]}")
+    print(f"{provenance.cpu_name()}, {args.threads} threads, commit {(provenance.collect().commit or '?')[:12]}")
     print(f"{'measure':<44} {'reference':<28} {'min':>7} {'median':>7} {'n':>3} {'reach':>8}")
     rows = []
     for name in args.only or PARTS:

@@ -30,11 +30,13 @@ from lib.config import Config  # noqa: E402
 from lib.data.base import Images  # noqa: E402
 from lib.data.kernel.loader import DeviceImages  # noqa: E402
 from lib.data.kernel.windows import Windows  # noqa: E402
+from lib.files import write_json  # noqa: E402
 from lib.hyper import Length  # noqa: E402
 from lib.language import VOCABULARY  # noqa: E402
 from lib.matrix import plan  # noqa: E402
 from lib.resolve import BF16, pinned, resolve, settle_compiling  # noqa: E402
-from lib.rundir import ROOT, SCHEMA, RunDir, write_json  # noqa: E402
+from lib.rundir import ROOT, RunDir  # noqa: E402
+from lib.schema import SCHEMA  # noqa: E402
 from lib.task import Data  # noqa: E402
 from lib.trainer import Trainer  # noqa: E402
 from scripts import bench_reference as reference  # noqa: E402
@@ -245,7 +247,7 @@ def main() -> int:
     parser.add_argument("--only", choices=PARTS, action="append", help="some parts of the bench")
     args = parser.parse_args()
     where = torch.cuda.get_device_name() if GPU else provenance.cpu_name()
-    print(f"{where}, {provenance.cores()} threads, commit {(provenance.collect()['commit'] or '?')[:12]}")
+    print(f"{where}, {provenance.cores()} threads, commit {(provenance.collect().commit or '?')[:12]}")
     rows = []
     for name in args.only or PARTS:
         with tempfile.TemporaryDirectory() as folder:

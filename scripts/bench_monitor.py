@@ -23,10 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import psutil  # noqa: E402
 
 from lib import provenance  # noqa: E402
+from lib.files import write_json  # noqa: E402
 from lib.monitor import stats  # noqa: E402
 from lib.monitor.base import Sample  # noqa: E402
 from lib.monitor.client import Monitor, MonitorOptions  # noqa: E402
-from lib.rundir import ROOT, SCHEMA, write_json  # noqa: E402
+from lib.rundir import ROOT  # noqa: E402
+from lib.schema import SCHEMA  # noqa: E402
 from scripts.bench_core import row  # noqa: E402
 from scripts.bench_models import MadeImages, advance, made, pictures, trainer  # noqa: E402
 

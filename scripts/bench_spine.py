@@ -18,8 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib import kconfig, overrides, provenance, results, runner  # noqa: E402
 from lib.executor.base import EXECUTORS  # noqa: E402
+from lib.files import write_json  # noqa: E402
 from lib.progress import Progress  # noqa: E402
-from lib.rundir import ROOT, write_json  # noqa: E402
+from lib.rundir import ROOT  # noqa: E402
 
 REACH = {"plan_s": 1.5, "quickstart_s": 90.0}
 
@@ -72,7 +73,7 @@ def main() -> int:
         ("overhead per forked run", min(quick["overheads_s"]), statistics.median(quick["overheads_s"]), 10, None),
         ("first run, with the import", quick["first_overhead_s"], quick["first_overhead_s"], 1, None),
     ]
-    print(f"{provenance.cpu_name()}, {provenance.cores()} cores, commit {(provenance.collect()['commit'] or '?')[:12]}")
+    print(f"{provenance.cpu_name()}, {provenance.cores()} cores, commit {(provenance.collect().commit or '?')[:12]}")
     print(f"{'measure':<28} {'min s':>8} {'median s':>9} {'n':>4} {'reach s':>8}")
     for name, low, median, n, reach in rows:
         print(f"{name:<28} {low:8.2f} {median:9.2f} {n:4d} {'-' if reach is None else f'<= {reach:g}':>8}")

@@ -3,7 +3,8 @@
 A table stands between `<!-- table: docs/results/x.json -->` and `<!-- end -->`. `means:` in the place of `table:` has
 one row for all seeds; `bench:`, `audit:`, `ledger:` and `versions:` are for the other records; `presets: defconfigs`
 lists the presets. `docs.py --record NAME` makes a record of the newest results, or RESULTS=dir; `--record NAME --file
-bench_results/core.json` one of that file (or of an audit.json). None has the host's name.
+bench_results/core.json` one of that file (or of an audit.json). None has the host's name. A record stays as
+the version wrote that made it: what it does not have is null. `--schema` prints the JSON Schema of a results directory.
 """
 
 import argparse
@@ -19,10 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lib  # noqa: E402
 
 try:
-    from lib import audit, costs, kconfig, overrides, report, results
+    from lib import audit, costs, kconfig, overrides, report, results, schema
+    from lib.files import read_json, write_json
     from lib.matrix import expand
+    from lib.records import FILES, Audit, Outcome, Provenance
     from lib.remarks import conditions
-    from lib.rundir import ROOT, SCHEMA, checked, find_root, write_json
+    from lib.rundir import ROOT, find_root
     from lib.spec import RunSpec, identify
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
@@ -33,8 +36,11 @@ RUNS = re.compile(r"[,:]? (?:\d+ runs?|One run)(?=[.,])")  # stands in a column 
 
 
 def record(name: str, file: str | None) -> Path:
-    data = checked(Path(file)) if file else results.record(results.load(find_root(overrides.existing())))
-    data = {"schema": SCHEMA} | json.loads(json.dumps(data))
+    data = (
+        read_json(Path(file)) if file else schema.plain(results.record(results.load(find_root(overrides.existing()))))
+    )
+    data = {"schema": schema.SCHEMA} | data
+    data.pop("digest", None)
     for provenance in (data["provenance"], *(r["provenance"] for r in data.get("runs", ()) if r["provenance"])):
         for field in PRIVATE:
             provenance.pop(field, None)
@@ -44,10 +50,27 @@ def record(name: str, file: str | None) -> Path:
     return path
 
 
+def provenance(data: dict) -> Provenance:
+    names = schema.field_names(Provenance)
+    return schema.parse(Provenance, {**dict.fromkeys(PRIVATE, ""), **{k: v for k, v in data.items() if k in names}})
+
+
 def recorded(path: Path) -> results.Results:
-    data = checked(path)
-    runs = tuple(results.Run(path.parent, r) for r in data["runs"])
-    return results.Results(path.parent, None, runs, provenance=data["provenance"])
+    """The runs of a record, which may be older than this version: fields that it does not know are null."""
+    data, names = read_json(path), schema.field_names(Outcome)
+    typed = schema.nullable(Outcome, ())
+    runs = []
+    for r in data["runs"]:
+        known = {
+            **dict.fromkeys(names),
+            **{k: v for k, v in r.items() if k in names},
+            "provenance": None,
+            "files": None,
+        }
+        row = schema.parse(typed, known)
+        values = {name: getattr(row, name) for name in names}
+        runs.append(results.Run(**values | {"provenance": r["provenance"] and provenance(r["provenance"])}))
+    return results.Results(path.parent, None, tuple(runs), provenance=provenance(data["provenance"]))
 
 
 def table(path: Path) -> str:
@@ -73,7 +96,7 @@ def means(path: Path) -> str:
 
 def bench(path: Path) -> str:
     """What a bench measured, and where."""
-    data = checked(path)
+    data = read_json(path)
     p = data["provenance"]
     lines = [f"{p['cpu']}; {data['threads']} threads; torch {p['versions']['torch']}; commit {p['commit'][:12]}.", ""]
     lines += ["| measure | against | minimum | median | n | reach |", "|---|---|---:|---:|---:|---:|"]
@@ -88,33 +111,38 @@ def reach(row: dict) -> str:
     return "" if row["reach"] is None else f"<= {row['reach']:.3g}"
 
 
+def audited(path: Path) -> Audit:
+    data = read_json(path)
+    known = {k: v for k, v in data.items() if k in schema.field_names(Audit)}
+    return schema.parse(Audit, known | {"provenance": schema.plain(provenance(data["provenance"]))})
+
+
 def overlaps(path: Path) -> str:
     """What an audit found, and the overlap of what the scores keep in its first state."""
-    data = checked(path)
-    state, names = data["states"][0], data["scores"]
+    data = audited(path)
+    state, names = data.states[0], data.scores
     lines = [f"* {line}" for line in audit.findings(data)] + [""]
-    at = next((a for a in state["at"] if a["sparsity"] == 0.7), state["at"][0])
+    at = next((a for a in state.at if a.sparsity == 0.7), state.at[0])
     lines += [
-        f"Jaccard index of the kept sets in percent, {state['run']}, step {state['step']}, {state['live']} live "
-        f"weights, {audit.percent(at['sparsity'])}% pruned, commit {data['commit'][:12]} (= is the same set):",
+        f"Jaccard index of the kept sets in percent, {state.run}, step {state.step}, {state.live} live "
+        f"weights, {audit.percent(at.sparsity)}% pruned, commit {data.commit[:12]} (= is the same set):",
         "",
         "| | " + " | ".join(names) + " |",
         "|---|" + "---:|" * len(names),
     ]
     for i, name in enumerate(names):
-        cells = [audit.hundred(at[audit.KEPT][i][j]) if j < i else "" for j in range(len(names))]
+        cells = [audit.hundred(at.jaccard_kept[i][j]) if j < i else "" for j in range(len(names))]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def ledger(path: Path) -> str:
     """What the bytes of a matrix's runs are for."""
-    data = checked(path)
-    runs = [results.Run(path.parent, r) for r in data["runs"]]
-    one = runs[0]
+    found = recorded(path)
+    one = found.runs[0]
     where = f"{one.model}, {one.model_parameters:,} parameters, {one.prunable_parameters:,} of them prunable; "
-    where += f"batch {one.batch_size}; {one.device}; commit {data['commit'][:12]}. MiB:"
-    return "\n".join([where, "", *costs.classes(runs, report.as_markdown)]) + "\n"
+    where += f"batch {one.batch_size}; {one.device}; commit {found.provenance.commit[:12]}. MiB:"
+    return "\n".join([where, "", *costs.classes(list(found), report.as_markdown)]) + "\n"
 
 
 def presets(folder: Path) -> str:
@@ -131,7 +159,7 @@ def versions(path: Path) -> str:
     """Which versions of torch the tests have passed with, and when."""
     lines = ["| set | torch | torchvision | numpy | Python | passed | skipped | failed | date | commit |"]
     lines.append("|---|---|---|---|---|---:|---:|---:|---|---|")
-    for r in checked(path)["rows"]:
+    for r in read_json(path)["rows"]:
         commit = (r["commit"] or "unknown")[:12] + (" with changes" if r["changed"] else "")
         cells = [r["set"], r["torch"], r["torchvision"] or "none", r["numpy"], r["python"]]
         cells += [r["passed"], r["skipped"], r["failed"], r["date"], commit]
@@ -159,7 +187,11 @@ def main() -> int:
     parser.add_argument("--record", metavar="NAME")
     parser.add_argument("--file", metavar="FILE", help="with --record: a bench's or an audit's file")
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a results directory's files")
     args = parser.parse_args()
+    if args.schema:
+        print(json.dumps(schema.json_schema(FILES), indent=1))
+        return 0
     if args.record:
         print(f"wrote {record(args.record, args.file)}")
     stale = []

@@ -23,7 +23,8 @@ sys.path.insert(0, str(ROOT))
 import lib  # noqa: E402
 from lib import provenance  # noqa: E402
 from lib.config import InputError  # noqa: E402
-from lib.rundir import SCHEMA, write_json  # noqa: E402
+from lib.files import read_json, write_json  # noqa: E402
+from lib.schema import SCHEMA  # noqa: E402
 
 FOLDER = ROOT / ".versions"
 RECORD = ROOT / "docs" / "results" / "versions.json"
@@ -117,7 +118,7 @@ def outcomes(report: Path) -> dict[str, int]:
 
 def keep(new: list[dict]) -> None:
     """Put rows into the record, in the place of earlier ones of the same set."""
-    rows = json.loads(RECORD.read_text())["rows"] if RECORD.exists() else []
+    rows = read_json(RECORD)["rows"] if RECORD.exists() else []
     named = {(r["set"], r["python"]): r for r in rows + new}
     in_order = sorted(named.values(), key=lambda r: (r["set"] == "lowest", r["set"], r["python"]))
     write_json(RECORD, {"schema": SCHEMA, "rows": in_order})

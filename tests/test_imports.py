@@ -16,7 +16,7 @@ from lib.rundir import ROOT
 
 # Rooms of lib by layer; a module imports from its own layer and from those before it.
 LAYERS = [
-    {"registry", "config"},
+    {"registry", "config", "sanitize", "schema", "files"},
     {"kconfig", "cache", "provenance", "optim", "prune", "data", "monitor", "executor"},
     {
         "spec",
@@ -35,6 +35,7 @@ LAYERS = [
         "ledger",
         "forecast",
         "ids",
+        "records",
     },
     {
         "task",
@@ -88,6 +89,8 @@ FOREIGN = {
     "plotext": ("lib/gputop/",),
     "menuconfig": ("lib/kconfig.py",),
     "matplotlib": ("lib/figure/",),
+    "pydantic": ("lib/schema.py",),
+    "annotated_types": ("lib/schema.py",),
     "pynvml": ("lib/monitor/",),
     "psutil": ("lib/monitor/", "scripts/bench_monitor.py"),
     "tqdm": ("lib/data/",),

@@ -340,7 +340,7 @@ def test_a_preset_and_its_matrix_on_one_line(repo):
 
 def test_new_code_counts_as_a_local_change(repo):
     """A file that git does not know yet can change a result as well as an edit can."""
-    code = "from lib import provenance; print(provenance.collect()['dirty'])"
+    code = "from lib import provenance; print(provenance.collect().dirty)"
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "m"]):
         repo.run("git", *command)
     assert repo.script("-c", code).stdout == "None\n"

@@ -57,7 +57,7 @@ def test_results_of_another_schema(repo, tmp_path, target, schema):
     path = tmp_path / "results" / "provenance.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": schema}))
     repo.failed(
-        repo.make(target, f"RESULTS={path.parent}"), f"{path} has schema {schema}", "use the commit that wrote it"
+        repo.make(target, f"RESULTS={path.parent}"), f"{path}: it has schema {schema}", "use the commit that wrote it"
     )
 
 
@@ -78,7 +78,9 @@ def test_a_run_of_another_schema(repo, tmp_path):
     prepared(tmp_path / "results")
     summary = tmp_path / "results" / "lenet5_sgd_none" / "summary.json"
     summary.write_text('{"schema": 0}')
-    repo.failed(repo.make("report", f"RESULTS={tmp_path / 'results'}"), f"{summary} has schema 0")
+    done = repo.make("report", f"RESULTS={tmp_path / 'results'}")
+    assert done.returncode == 0, done.stderr
+    assert "lenet5_sgd_none: damaged: summary.json: it has schema 0, and this version reads schema " in done.stdout
 
 
 @pytest.mark.parametrize("target", ["continue", "rerun-failed"])

@@ -22,7 +22,7 @@ GRACE_S = 20.0  # what an interrupted job has to put its papers in order
 
 def child(request: dict) -> int:
     """The job itself, with its output in its log."""
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW, 0o644)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(log, 1)

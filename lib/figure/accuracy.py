@@ -43,7 +43,7 @@ def by_optimizer(results: Results) -> Iterator[tuple[str, Family]]:
 
 def split(family: Family) -> str | None:
     """The data on which every run was evaluated at every epoch: validation, else test, else None."""
-    epochs = [e for r in family.results for e in r.epochs]
+    epochs = [e for r in family.results for e in r.evaluations]
     whole = (s for s in ("validation", "test") if all(family.quality.of(e, s) is not None for e in epochs))
     return next(whole, None)
 
@@ -56,7 +56,7 @@ def accuracy_evolution(results: Results):
         data = split(family)
         if data is None:
             bare.setdefault(UNRECORDED, []).append(stem)
-        elif max(len(r.epochs) for r in family.results) < 2:
+        elif max(len(r.evaluations) for r in family.results) < 2:
             bare.setdefault(ONCE, []).append(stem)
         else:
             yield stem, evolution(optimizer, family, data)

@@ -1,9 +1,11 @@
 """How far the scores of state pruning agree: a heat map a sparsity, and one of rank correlation, from audit.json."""
 
 from lib import audit
+from lib.config import InputError
 from lib.figure.base import Skip, families, figure
 from lib.figure.draw import page
 from lib.prune.importance import IMPORTANCE
+from lib.records import Audit, RunScores
 from lib.results import Results
 from lib.spec import percent
 
@@ -17,38 +19,41 @@ def audit_overlap(results: Results):
     """The state with the most live weights, which a dense run's is: the first of those in the matrix's order."""
     if not results.done.runs:
         raise Skip("no run has finished")
-    record = audit.load(results.root)
+    try:
+        record = audit.load(results.root)
+    except InputError as e:
+        raise Skip(f"{e}; run `make audit` again") from None
     if record is None:
         raise Skip(f"no {audit.FILE}: run `make audit`")
     runs = {r.id: (family, r) for family in families(results) for r in family.results}
-    states = [s for s in record["states"] if s["run"] in runs]
+    states = [s for s in record.states if s.run in runs]
     if not states:
         raise Skip(f"{audit.FILE} is of runs that are not here: run `make audit`")
-    state = max(states, key=lambda s: s["live"])
-    family, run = runs[state["run"]]
-    panels = [(f"Kept sets at {percent(at['sparsity'])}%: Jaccard", at[audit.KEPT], 0) for at in state["at"]]
-    panels.append(("All weights: Spearman's rank correlation", state["spearman"], -1))
+    state = max(states, key=lambda s: s.live)
+    family, run = runs[state.run]
+    panels = [(f"Kept sets at {percent(at.sparsity)}%: Jaccard", at.jaccard_kept, 0) for at in state.at]
+    panels.append(("All weights: Spearman's rank correlation", state.spearman, -1))
     rows = -(-len(panels) // COLUMNS)
     foot = family.alone(run).foot(*notes(state, record))
-    title = f"What the scores would prune: {run.id}, step {state['step']}"
+    title = f"What the scores would prune: {run.id}, step {state.step}"
     fig = page(COLUMNS * (SIDE + 1), rows * (SIDE + 0.5), title, foot)
     axes = list(fig.subplots(rows, COLUMNS, squeeze=False).flat)
     for ax, (heading, values, low) in zip(axes, panels, strict=False):
-        heat(ax, heading, state["scores"], values, low)
+        heat(ax, heading, state.scores, values, low)
     for ax in axes[len(panels) :]:
         ax.remove()
     yield "audit_overlap", fig
 
 
-def notes(state: dict, record: dict) -> list[str]:
+def notes(state: RunScores, record: Audit) -> list[str]:
     """What a reader of the figure must know."""
-    n = len(record["states"])
-    asked = f"Every score prunes the same share of the {state['live']} live weights of {state['weights']}"
-    own = [name for name in state["scores"] if name in IMPORTANCE and IMPORTANCE[name].distribution]
+    n = len(record.states)
+    asked = f"Every score prunes the same share of the {state.live} live weights of {state.weights}"
+    own = [name for name in state.scores if name in IMPORTANCE and IMPORTANCE[name].distribution]
     asked += f"; {audit.listed(own)} by its own distribution over the layers" if own else ""
     scale = '"=": exactly 1. Digits are cut, not rounded; dark is 0 (Spearman: -1), light is 1'
-    audited = f"Audited with commit {(record['commit'] or 'unknown')[:7]}"
-    audited += " with local changes" if record["provenance"].get("dirty") else ""
+    audited = f"Audited with commit {(record.commit or 'unknown')[:7]}"
+    audited += " with local changes" if record.provenance.dirty else ""
     others = f"; {audit.FILE} has {n - 1} more state{'s' * (n > 2)}" if n > 1 else ""
     return [asked, scale, audited + others]
 

@@ -1,5 +1,7 @@
 """Runs side by side: all of them by memory, and those of one optimizer by everything."""
 
+from operator import attrgetter
+
 from lib.figure.accuracy import AXIS, by_optimizer, split
 from lib.figure.base import QUALITY, Family, average, families, figure, marker
 from lib.figure.draw import fill, has_dense, hue_legend, line_legend, line_style, marker_legend, page, shade_legend
@@ -143,8 +145,8 @@ def curves(fig, place, family: Family) -> None:
     losses = "validation" if data == "validation" else "train"
     what = [
         (lambda e: q.of(e, data), f"{data} {q.word}", q.unit) if data else None,
-        (lambda e: e.get(f"{losses}_loss"), f"{losses.replace('train', 'training')} loss", "loss"),
-        (lambda e: 100 * e["sparsity"], "sparsity achieved", SHARE) if family.sparsities else None,
+        (attrgetter(f"{losses}_loss"), f"{losses.replace('train', 'training')} loss", "loss"),
+        (lambda e: 100 * e.sparsity, "sparsity achieved", SHARE) if family.sparsities else None,
     ]
     what = [w for w in what if w]
     sparse = bool(family.sparsities) and all(getattr(r, q.test) is not None for r in family.results)

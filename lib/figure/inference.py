@@ -27,17 +27,17 @@ def training_inference_memory(results):
 def speed(ax, family: Family) -> None:
     """Samples a second over batch size, of one seed of each setting."""
     for _, s, hue in each_row(family, "optimizer"):
-        batches = [m["batch"] for m in s.r.inference]
+        batches = [m.batch for m in s.r.inference]
         ax.plot(
             batches,
-            [m["samples_per_s"] for m in s.r.inference],
+            [m.samples_per_s for m in s.r.inference],
             marker="o",
             markersize=3,
             **line_style(family, s.r, hue),
         )
     ax.set_xscale("log", base=4)
     ax.set_yscale("log")
-    every = sorted({m["batch"] for s in family.settings for m in s.r.inference})
+    every = sorted({m.batch for s in family.settings for m in s.r.inference})
     ax.set_xticks(every, [str(b) for b in every])
     ax.minorticks_off()
     ax.set(title="Throughput", xlabel="batch size, samples", ylabel="samples a second, log scale")

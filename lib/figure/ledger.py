@@ -50,7 +50,7 @@ def stacked(ax, family: Family) -> None:
             size = found.get(name, 0) / MIB
             ax.barh(y, size, left=end, height=0.74, color=hue, edgecolor="white", linewidth=0.4)
             end += size
-        predicted = sum(s.r.ledger["predicted"]["classes"].values()) / MIB
+        predicted = sum(s.r.ledger.predicted.classes.values()) / MIB
         ax.plot([predicted] * 2, [y - 0.45, y + 0.45], color="black", linewidth=1.2)
         number(ax, max(end, predicted), y, f"{end:.2f}", 4)
         ends.append(max(end, predicted))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from lib.figure.base import Family, Setting, average, marker
 from lib.figure.draw import DENSE, STYLE, fill, line_style
+from lib.records import Epoch
 from lib.results import Run
 
 FAINT = 0.3  # how strong a single seed is drawn
@@ -11,7 +12,7 @@ ROW = 0.19  # inches a row of bars
 POINTS = 600  # of a line over time; more cannot be seen
 COLUMNS = 4  # of small panels
 
-Value = Callable[[dict], float | None]  # of a row of metrics
+Value = Callable[[Epoch], float | None]
 
 
 def star(family: Family, s: Setting) -> str:
@@ -101,7 +102,7 @@ def percents(values: Sequence[float]) -> tuple[float, float]:
 
 def series(r: Run, value: Value) -> dict[int, float]:
     """epoch -> value, where there is one."""
-    return {e["epoch"]: v for e in r.epochs if (v := value(e)) is not None}
+    return {e.epoch: v for e in r.evaluations if (v := value(e)) is not None}
 
 
 def curve(ax, s: Setting, value: Value, **style) -> list[float]:

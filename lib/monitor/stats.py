@@ -6,15 +6,17 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from lib.config import InputError
+from lib.config import InputError, open_regular, why
+from lib.files import LONGEST, MOST_LINES, cleaned_object
 from lib.monitor.base import Device, Sample
 
 SCHEMA = 2
-LONGEST = 1 << 20  # bytes of a header; a foreign file may be one line of any length
 FIELDS = [f.name for f in dataclasses.fields(Sample)]
+TEXT = {f.name: f.type in (str, str | None) for f in dataclasses.fields(Device)}  # field of a device -> whether it is
 
 
 class Writer:
@@ -102,19 +104,32 @@ def trimmed(row: list) -> list:
     return row
 
 
-def read(path: Path) -> tuple[dict, list[dict]]:
+def read(path: Path, most: int = MOST_LINES) -> tuple[dict, list[dict]]:
     """(header, samples), each sample with `t` in seconds, `phase`, and for each device a dict of the readings that
     there are. The header has all devices that ever appeared; `lost`, samples that a full disk has taken; `damaged`,
     lines that are not whole and were left out; `marks`, (seconds, phase) where phases begin. ({}, []) where there is
-    no such file. Raises InputError for a file of another kind, or of another version."""
+    no such file. most: bytes of the file that are looked at. Raises InputError for a file of another kind, or of
+    another version."""
     try:
-        with path.open("rb") as file:
-            first = file.readline(LONGEST)
-            return collected(opened(path, first), file) if first else ({}, [])
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > MOST_LINES:
+                raise ValueError(f"it is larger than {MOST_LINES} bytes")
+            lines = bounded_lines(file, most)
+            first = next(lines, b"")
+            return collected(opened(path, first), lines) if first else ({}, [])
     except FileNotFoundError:
         return {}, []
-    except OSError as e:
-        raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
+    except (OSError, ValueError) as e:
+        if isinstance(e, InputError):
+            raise
+        raise InputError(f"{path} cannot be read: {why(e)}") from None
+
+
+def bounded_lines(file: BinaryIO, most: int) -> Iterator[bytes]:
+    """The lines of a file up to so many bytes; one that is too long comes in pieces, none of which is a whole line."""
+    while most > 0 and (line := file.readline(min(LONGEST, most))):
+        most -= len(line)
+        yield line
 
 
 def collected(header: dict, lines: Iterable[bytes]) -> tuple[dict, list[dict]]:
@@ -155,7 +170,11 @@ def opened(path: Path, line: bytes) -> dict:
 
 
 def is_device(found) -> bool:
-    return isinstance(found, dict) and isinstance(found.get("vendor"), str) and isinstance(found.get("index"), int)
+    """Whether it is a Device, field by field."""
+    if not isinstance(found, dict) or not {"vendor", "index"} <= found.keys() <= TEXT.keys():
+        return False
+    good = all(v is None or (isinstance(v, str) if TEXT[k] else number(v)) for k, v in found.items())
+    return good and isinstance(found["vendor"], str) and isinstance(found["index"], int)
 
 
 def is_sample(row: dict, header: dict) -> bool:
@@ -177,10 +196,9 @@ def number(found) -> bool:
 
 def parsed(line: bytes) -> dict | None:
     try:
-        found = json.loads(line)
+        return cleaned_object(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
 
 
 def named(fields: list[str], values: list) -> dict:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lib.monitor.base import Process
 from lib.monitor.source import Tree
+from lib.sanitize import printable_line
 
 SAMPLER = "lib.monitor.sampler"
 FRESH = 10.0  # seconds that what is known of a process is taken to hold; it may call exec
@@ -86,11 +87,7 @@ def describe(process: Process, run: str | None) -> User:
             with p.oneshot():
                 name, owner = p.name(), p.username()
             command = " ".join(p.cmdline()) or name
-            facts = _known[p] = Facts(clean(owner), clean(name), clean(command), time.monotonic())
+            facts = Facts(*map(printable_line, (owner, name, command)), time.monotonic())
+            _known[p] = facts
     known = (facts.owner, facts.name, facts.command) if facts else ("?", "?", "?")
-    return User(process.pid, process.memory, process.utilization, *known, run and clean(run))
-
-
-def clean(text: str) -> str:
-    """Any process may call itself anything: bytes that are no text, or what would move a terminal's cursor."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return User(process.pid, process.memory, process.utilization, *known, run and printable_line(run))

@@ -1,17 +1,17 @@
 """The audit of a results directory: from checkpoints to audit.json, and what the report says of it."""
 
-import json
-
 import pytest
+import results_kit
 import torch
 
 from lib import audit, checkpoint, kconfig, report, results, rundir
 from lib.config import InputError
+from lib.files import read_record, write_record
 from lib.hyper import Recipe
-from lib.matrix import expand, pin
 from lib.optim.base import OPTIMIZERS, Hyper, decay_groups
 from lib.prune.importance import IMPORTANCE
 from lib.prune.kernel.pruner import prunable
+from lib.records import Audit, RunScores, ScoresAt
 from lib.rundir import ROOT
 
 DENSE, PRUNED = "lenet5_adamw_none", "lenet5_adamwprune_bitter7_state_70"
@@ -25,13 +25,7 @@ def quiet(one_thread):
 @pytest.fixture
 def root(tmp_path, quickstart):
     """A results directory of the quickstart in which nothing has run."""
-    root = tmp_path / "results"
-    root.mkdir()
-    quickstart.write(root / "config")
-    rundir.write_json(root / "provenance.json", {"schema": rundir.SCHEMA, "commit": "c0ffee", "dirty": None})
-    for spec in expand(quickstart):
-        rundir.RunDir(root / spec.id).create(kconfig.normalise(pin(quickstart, spec)), spec)
-    return root
+    return results_kit.make_root(tmp_path / "results", quickstart)
 
 
 def task(model):
@@ -45,9 +39,6 @@ def task(model):
 def finish(root, name, optimizer="adamw", steps=3, gone=0.0):
     """What a finished run leaves, from a few steps on noise; the share `gone` of every prunable weight is pruned."""
     run = rundir.RunDir(root / name)
-    data = results.blank(run.spec()) | {"status": "done", "reason": None, "steps": steps, "batch_size": 64}
-    data |= {"prunable_parameters": 61470, "achieved_sparsity": 0.0, "elapsed_s": 1.0, "skipped_steps": 0}
-    rundir.write_json(run.summary, {"schema": rundir.SCHEMA, **data})
     torch.manual_seed(len(name))
     model = task("lenet5").model("digits", Recipe())
     groups = decay_groups(model.named_parameters(), 0.01)
@@ -61,6 +52,9 @@ def finish(root, name, optimizer="adamw", steps=3, gone=0.0):
         for t in (p.data, *(optim.state[p][k] for k in ("exp_avg", "exp_avg_sq") if k in optim.state[p])):
             t.masked_fill_(dead, 0)
     checkpoint.save(run.last, {"model": model.state_dict(), "optimizer": optim.state_dict()})
+    results_kit.finish(
+        root, name, monitor=None, prunable_parameters=61470, achieved_sparsity=0.0, model_parameters=61750
+    )
     return model, optim
 
 
@@ -83,18 +77,19 @@ def test_the_record(root):
     finish(root, PRUNED, gone=0.7)
     said = []
     record = audited(root, said.append)
-    assert [s["run"] for s in record["states"]] == [DENSE, PRUNED]
-    assert (record["schema"], record["sparsities"]) == (rundir.SCHEMA, [0.5, 0.7, 0.9])
-    assert record["provenance"]["commit"] == record["commit"]
-    assert sorted(record["scores"]) == IMPORTANCE.names()
+    assert [s.run for s in record.states] == [DENSE, PRUNED]
+    assert record.sparsities == [0.5, 0.7, 0.9]
+    assert record.provenance.commit == record.commit
+    assert sorted(record.scores) == IMPORTANCE.names()
     here = kconfig.load(ROOT / "defconfigs" / "lenet5-adamwprune").members("ADAMWPRUNE_VARIANT")
-    assert record["scores"] == here != sorted(here)
-    dense, pruned = record["states"]
-    assert dense["live"] == dense["weights"] == pruned["weights"] == 61470
-    assert 0.28 * 61470 < pruned["live"] < 0.32 * 61470
-    assert [at["pruned"] for at in pruned["at"]] == [round(s * pruned["live"]) for s in record["sparsities"]]
-    assert said == [f"audited:  {s['run']}: step 3, {s['live']} live weights" for s in record["states"]]
-    json.dumps(record, allow_nan=False)
+    assert record.scores == here != sorted(here)
+    dense, pruned = record.states
+    assert dense.live == dense.weights == pruned.weights == 61470
+    assert 0.28 * 61470 < pruned.live < 0.32 * 61470
+    assert [at.pruned for at in pruned.at] == [round(s * pruned.live) for s in record.sparsities]
+    assert said == [f"audited:  {s.run}: step 3, {s.live} live weights" for s in record.states]
+    write_record(root / audit.FILE, record)
+    assert read_record(Audit, root / audit.FILE) == record
 
 
 def test_runs_without_adam_state_are_left_out_by_name(root):
@@ -105,8 +100,8 @@ def test_runs_without_adam_state_are_left_out_by_name(root):
     (root / "lenet5_adamw_magnitude_90" / "checkpoint-last.pt").unlink()
     (root / "lenet5_adamw_movement_50" / "error.txt").write_text("it broke\n")
     record = audited(root)
-    assert [s["run"] for s in record["states"]] == [DENSE]
-    reasons = {s["run"].removeprefix("lenet5_adamw_"): s["reason"] for s in record["skipped"]}
+    assert [s.run for s in record.states] == [DENSE]
+    reasons = {s.run.removeprefix("lenet5_adamw_"): s.reason for s in record.skipped}
     assert reasons["magnitude_50"] == "its optimizer keeps momentum_buffer and no exp_avg and exp_avg_sq"
     assert reasons["magnitude_70"].startswith("step 0: no update was made")
     assert reasons["magnitude_90"] == "checkpoint-last.pt is not there"
@@ -132,6 +127,7 @@ def test_a_damaged_checkpoint_is_named(root, damage):
     else:
         whole = path.read_bytes()
         path.write_bytes({"cut": whole[: len(whole) // 2], "text": b"no checkpoint", "empty": b""}[damage])
+    results_kit.finish(root, DENSE, prunable_parameters=61470)  # its digest is that of the damaged file
     with pytest.raises(InputError, match=f"{path} is damaged .*: remove {DENSE}/summary.json and `make continue`"):
         audited(root)
 
@@ -158,16 +154,26 @@ def record_of(*states, scores="a b c d", sparsities=(0.5,)):
                 m[i][j] = m[j][i] = next(upper)
         return m
 
+    names = scores.split()
+    none = {"step": 1, "beta1": 0.9, "weights": 9, "live": 9, "ranked": 9, "v_zero": 0.0, "v_lost": 0.0}
+    zero = dict.fromkeys(names, 0)
+
+    def at(share, kept):
+        return ScoresAt(sparsity=share, pruned=1, ties=zero, jaccard_pruned=square(kept), jaccard_kept=square(kept))
+
     made = [
-        {
-            "run": f"run{n}",
-            "scores": scores.split(),
-            "spearman": square(spearman),
-            "at": [{"sparsity": s, "jaccard_kept": square(kept)} for s in sparsities],
-        }
+        RunScores(
+            run=f"run{n}",
+            scores=names,
+            spearman=square(spearman),
+            at=[at(s, kept) for s in sparsities],
+            lost=zero,
+            **none,
+        )
         for n, (kept, spearman) in enumerate(states)
     ]
-    return {"states": made, "scores": scores.split(), "sparsities": list(sparsities)}
+    here = results_kit.PROVENANCE
+    return Audit(commit=None, provenance=here, states=made, scores=names, sparsities=list(sparsities), skipped=[])
 
 
 def test_one_method_under_two_names_is_said():
@@ -210,7 +216,7 @@ def test_the_report_says_what_the_audit_found(root):
     finish(root, PRUNED, gone=0.7)
     written = report.write(results.load(root), graphs=False)
     assert "Audit of the scores" not in written.text.read_text() + written.markdown.read_text()
-    rundir.write_json(root / audit.FILE, audited(root))
+    write_record(root / audit.FILE, audited(root))
     written = report.write(results.load(root), graphs=False)
     for text in (written.text.read_text(), written.markdown.read_text()):
         assert "- bitter3 and bitter8 chose the same mask in all 2 audited states at 50%, 70% and 90%" in text
@@ -218,15 +224,28 @@ def test_the_report_says_what_the_audit_found(root):
     assert "## Audit of the scores" in written.markdown.read_text()
 
 
-def test_a_damaged_audit_is_named(root):
+def test_a_damaged_audit_costs_no_report(root):
+    finish(root, DENSE)
     (root / audit.FILE).write_text('{"schema": 1, "st')
-    with pytest.raises(InputError, match=f"cannot read {root / audit.FILE}"):
-        report.write(results.load(root), graphs=False)
+    text = report.write(results.load(root), graphs=False).text.read_text()
+    assert f"{root / audit.FILE}: it is no JSON at line 1" in text and "run `make audit` again" in text
+    assert DENSE in text
+
+
+def test_a_checkpoint_that_was_changed_is_named(root):
+    """Values in it, so that it still loads."""
+    finish(root, DENSE)
+    path = root / DENSE / "checkpoint-last.pt"
+    state = torch.load(path, weights_only=True)
+    next(iter(state["model"].values())).view(-1)[0] += 1
+    checkpoint.save(path, state)
+    with pytest.raises(InputError, match=f"{path} is damaged .it was changed after it was written"):
+        audited(root)
 
 
 def test_the_table_of_a_state(root):
     finish(root, DENSE)
-    [state] = audited(root)["states"]
+    [state] = audited(root).states
     lines = list(audit.table(state))
     assert lines[0].startswith(f"{DENSE}: step 3, 61470 of 61470 weights live; exp_avg_sq is 0 for ")
     assert sum("below the diagonal kept sets" in line for line in lines) == 3
@@ -234,8 +253,8 @@ def test_the_table_of_a_state(root):
     assert [row[2 + 3] for row in rows[:3]] == ["="] * 3  # the fourth column is bitter3
     assert all(len(line) <= 120 for line in lines)
     first, last = ([line.split() for line in lines if f" {name} " in line][2] for name in ("bitter0", "fisher"))
-    at, end = state["at"][2], len(state["scores"]) - 1
-    kept, pruned = int(100 * at["jaccard_kept"][end][0]), int(100 * at["jaccard_pruned"][0][end])
+    at, end = state.at[2], len(state.scores) - 1
+    kept, pruned = int(100 * at.jaccard_kept[end][0]), int(100 * at.jaccard_pruned[0][end])
     assert (int(last[2]), int(first[-1])) == (kept, pruned) and kept < pruned
 
 
@@ -244,7 +263,7 @@ def test_make_audit(root, repo):
     done = repo.make("audit", f"RESULTS={root}")
     assert done.returncode == 0, done.stderr
     assert "bitter3 and bitter8 chose the same mask in the one audited state" in done.stdout
-    assert audit.load(root)["states"][0]["run"] == DENSE
+    assert audit.load(root).states[0].run == DENSE
     assert (root / "graphs" / "audit_overlap.png").read_bytes().startswith(b"\x89PNG")
 
 

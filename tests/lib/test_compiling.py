@@ -16,7 +16,7 @@ from lib.config import Config, InputError
 from lib.matrix import plan
 from lib.provenance import cores
 from lib.resolve import FORMS, pinned
-from lib.rundir import ROOT, checked
+from lib.rundir import ROOT, read_origin
 
 REASON = "CppCompileError: C++ compile error: fatal error: Python.h: No such file or directory"
 
@@ -137,7 +137,7 @@ def test_auto_does_without_for_the_whole_directory(answers, tmp_path, capsys):
     root = runner.prepare(config(RESULTS=str(tmp_path / "r")))
     assert FORMS["update"].chosen(Config.load(root / "config")) == "eager"
     assert forms(root) == {"resnet18_sgd_none": "eager", "resnet18_adamwprune_none": "eager"}
-    assert checked(root / "provenance.json")["not_compiled"] == {"UPDATE": REASON}
+    assert read_origin(root).not_compiled == {"UPDATE": REASON}
     assert f"UPDATE_AUTO does without torch.compile, which cannot be used here: {REASON}" in capsys.readouterr().err
     assert REASON in "\n".join(report.body(results.load(root), report.as_text))
     assert notes(config()) == [f"UPDATE_AUTO is eager here, for torch.compile cannot be used: {REASON}"]
@@ -149,7 +149,7 @@ def test_auto_compiles_the_adam_family_where_it_can(answers, tmp_path):
     root = runner.prepare(config(RESULTS=str(tmp_path / "r")))
     assert FORMS["update"].chosen(Config.load(root / "config")) == "auto"
     assert forms(root) == {"resnet18_sgd_none": "eager", "resnet18_adamwprune_none": "compiled"}
-    assert "not_compiled" not in checked(root / "provenance.json")
+    assert read_origin(root).not_compiled == {}
     assert notes(config()) == []
 
 
@@ -162,7 +162,7 @@ def test_a_directory_that_is_continued_on_a_poorer_machine_goes_on(answers, tmp_
     runner.run_pending(root, plan(Config.load(root / "config")), failed_only=False)
     assert forms(root)["resnet18_adamwprune_none"] == "eager"
     assert FORMS["update"].chosen(Config.load(root / "config")) == "eager"
-    assert checked(root / "provenance.json")["not_compiled"] == {"UPDATE": REASON}
+    assert read_origin(root).not_compiled == {"UPDATE": REASON}
 
 
 @pytest.mark.parametrize(
@@ -288,8 +288,7 @@ def test_a_run_from_flags_goes_on_without_a_compiler(repo, tmp_path):
     env = {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "code"), "OMP_NUM_THREADS": str(cores())}
     done = repo.script("resnet18/train.py", *flags, "--results", str(tmp_path / "r"), **env)
     assert done.returncode == 0, done.stderr
-    provenance = checked(tmp_path / "r" / "provenance.json")
-    assert "No working C++ compiler" in provenance["not_compiled"]["UPDATE"]
+    assert "No working C++ compiler" in read_origin(tmp_path / "r").not_compiled["UPDATE"]
     assert "No working C++ compiler" in (tmp_path / "r" / "report.md").read_text()
     done = repo.script("resnet18/train.py", *flags, "--update", "compiled", "--results", str(tmp_path / "s"), **env)
     assert done.returncode == 2 and "Traceback" not in done.stderr

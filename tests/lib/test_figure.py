@@ -1,5 +1,5 @@
-"""Figures from six recorded runs (tests/fixtures/figure_lenet5: numbers shortened, every second monitor sample left
-out): each is drawn and fits its page, what cannot be drawn is skipped with a reason, nothing unlike shares a panel."""
+"""Figures from six recorded runs (tests/fixtures/figure_lenet5, made by make_figure_lenet5.py beside it): each is drawn
+and fits its page, what cannot be drawn is skipped with a reason, nothing unlike shares a panel."""
 
 import re
 import shutil
@@ -10,13 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from lib import kconfig, results
 from lib.costs import MIB
 from lib.figure import base
 from lib.figure.audit import cell
 from lib.figure.base import FIGURES, Skip, families
+from lib.figure.folder import GraphFolder
 from lib.figure.panel import arms, thinned
+from lib.records import Inference
 from lib.results import Results, Run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -61,20 +64,21 @@ def drawn(recorded) -> Drawn:
 
 
 def inferred(r: Run) -> dict:
-    """As if inference had been measured: the recorded runs are older."""
-    speed = [{"batch": b, "latency_ms": 1.0, "samples_per_s": 1e3 * b**0.8, "memory_mib": None} for b in (1, 4, 16, 64)]
+    """As if inference had been measured."""
+    speeds = {b: 1e3 * b**0.8 for b in (1, 4, 16, 64)}
+    speed = [Inference(batch=b, latency_ms=1.0, samples_per_s=s, memory_mib=None) for b, s in speeds.items()]
     return {"inference": speed, "inference_memory_mean": r.gpu_memory_mean - 20}
 
 
 def changed(found: Results, change) -> Results:
     """The results with other records; `change` takes a run and gives the fields to set, or None to leave it out."""
     runs = ((r, change(r)) for r in found)
-    return replace(found, runs=tuple(Run(r.path, r.data | new) for r, new in runs if new is not None))
+    return replace(found, runs=tuple(replace(r, **new) for r, new in runs if new is not None))
 
 
 def copies(found: Results, *changes: dict) -> Results:
     """Every run once for each change."""
-    return replace(found, runs=tuple(Run(r.path, r.data | new) for r in found for new in changes))
+    return replace(found, runs=tuple(replace(r, **new) for r in found for new in changes))
 
 
 def stems(key: str, found: Results) -> tuple[list[str], str]:
@@ -94,10 +98,9 @@ def texts(fig) -> str:
     return "\n".join(t.get_text() for t in fig.findobj(Text))
 
 
-def set_epochs(found: Results, monkeypatch, **values) -> None:
-    """Give every epoch these values."""
-    original = Run.epochs.fget
-    monkeypatch.setattr(Run, "epochs", property(lambda self: [e | values for e in original(self)]))
+def set_epochs(found: Results, **values) -> Results:
+    """The results with these values in every epoch."""
+    return changed(found, lambda r: {"evaluations": tuple(replace(e, **values) for e in r.evaluations)})
 
 
 def test_graphs_in_kconfig_are_figures():
@@ -117,14 +120,16 @@ def test_every_family_is_of_a_figure():
 def test_everything_selected_is_written(recorded, tmp_path):
     root = tmp_path / "results"
     shutil.copytree(FIXTURE, root)
-    (root / "graphs").mkdir()
-    (root / "graphs" / "stale.png").write_bytes(b"")
+    with GraphFolder(root / "graphs") as folder:
+        folder.save(Figure(), "stale")
+    (root / "graphs" / "mine.png").write_bytes(b"")
     some = {f"GRAPH_{k.upper()}": "y" if k in ("gpu_memory_timeline", "accuracy_evolution") else "n" for k in KEYS}
     found = replace(recorded, root=root, config=recorded.config.replace(some))
     files, skipped = base.render_all(found)
     assert [f.stem for f in files] == ["gpu_memory_timeline", *FAMILIES["accuracy_evolution"]]
     assert skipped == []
-    assert sorted(p.name for p in (root / "graphs").iterdir()) == sorted(f.name for f in files)
+    kept = ["mine.png", "written.json"]
+    assert sorted(p.name for p in (root / "graphs").iterdir()) == sorted([f.name for f in files] + kept)
     for file in files:
         data = file.read_bytes()
         assert data.startswith(b"\x89PNG") and len(data) > 10_000
@@ -185,11 +190,11 @@ def test_without_a_ledger_memory_is_the_processs(recorded):
 
 def test_the_foot_says_under_what_conditions(drawn, recorded):
     text = texts(drawn["gpu_memory_comparison"][0][1])
-    commit = recorded.provenance["commit"][:7]
+    commit = recorded.provenance.commit[:7]
     assert f"lenet5 on digits; n = 1 seed (0); 360 steps of 64 samples; CPU; commit {commit}." in text.replace(
         "\n", " "
     )
-    dirty = changed(recorded, lambda r: {"provenance": r.provenance | {"dirty": "abc"}})
+    dirty = changed(recorded, lambda r: {"provenance": replace(r.provenance, dirty="abc")})
     assert f"commit {commit} with local changes" in next(families(dirty)).foot()
 
 
@@ -198,7 +203,7 @@ def test_the_ledger_stacks_what_was_measured(drawn, recorded):
     _, fig = drawn["memory_ledger"][0]
     for r, row in zip(recorded, sorted({p.get_y() for p in fig.axes[0].patches}), strict=True):
         bars = [p for p in fig.axes[0].patches if p.get_y() == row]
-        tensors = r.ledger["phases"]["train"]["tensors"]
+        tensors = r.ledger.tensors()
         assert sum(p.get_width() for p in bars) * MIB == pytest.approx(sum(tensors.values()) - tensors["data"])
     assert all(len(set(line.get_xdata())) == 1 for line in fig.axes[0].lines)
     assert "3.00 | 43%" in texts(fig)
@@ -231,9 +236,9 @@ def test_without_test_accuracy(recorded):
     assert stems("model_comparison", found.where(optimizer="adamw")) == (["adamw_model_comparison"], "")
 
 
-def test_without_validation(recorded, monkeypatch):
+def test_without_validation(recorded):
     """Trained on everything: accuracy over epochs is that on test data, and without that there is none."""
-    set_epochs(recorded, monkeypatch, validation_accuracy=None, validation_loss=None)
+    recorded = set_epochs(recorded, validation_accuracy=None, validation_loss=None)
     names, why = stems("accuracy_evolution", recorded)
     assert names == [] and why.startswith("adamw_accuracy_evolution, ") and "nothing was evaluated" in why
     assert stems("run", recorded.where(id=IDS[1])) == ([IDS[1]], "")
@@ -241,8 +246,7 @@ def test_without_validation(recorded, monkeypatch):
     assert "no accuracy was recorded" in texts(next(FIGURES["run"](untested))[1])
     _, fig = next(FIGURES["model_comparison"](recorded))
     assert "Training loss" in texts(fig) and "Validation" not in texts(fig)
-    set_epochs(recorded, monkeypatch, test_accuracy=97.0)
-    _, fig = next(FIGURES["accuracy_evolution"](recorded))
+    _, fig = next(FIGURES["accuracy_evolution"](set_epochs(recorded, test_accuracy=97.0)))
     assert "test accuracy over training" in texts(fig)
 
 
@@ -391,10 +395,8 @@ def test_figures_are_registered_without_torch_and_matplotlib():
 
 def test_a_run_within_its_first_epoch_fills_its_panels(recorded):
     r = next(x for x in recorded if x.events)
-    steps = max(e["step"] for e in r.epochs)
-    short = [row | {"steps_per_epoch": 10 * steps} if "steps_per_epoch" in row else row for row in r.metrics]
-    r = replace(r)
-    r.__dict__["metrics"] = short
+    steps = max(e.step for e in r.evaluations)
+    r = replace(r, start=replace(r.start, steps_per_epoch=10 * steps))
     found = replace(recorded, runs=(r,), missing=())
     ((_, fig),) = FIGURES["run"](found)
     assert fig.axes[0].get_xlim() == pytest.approx((0, 0.102))

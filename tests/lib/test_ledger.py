@@ -1,5 +1,6 @@
 """The ledger: what is predicted of a run's memory is what its tensors take, byte for byte."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,10 +11,12 @@ from lib import build, ledger
 from lib.footprint import Footprint, sizes
 from lib.optim.base import OPTIMIZERS
 from lib.prune.base import PRUNERS
+from lib.records import Gpu, Ledger, Memory, Predicted
 from lib.spec import RunSpec
 
 ALL, PRUNABLE = 61_750, 61_470
 METHODS = [m for m in PRUNERS if m != "none"]
+NOTHING = Predicted(classes={}, kept=0, multiple=0.0, less_than_movement_pct=0.0)
 
 
 def pairs():
@@ -28,47 +31,47 @@ def pairs():
 @pytest.mark.parametrize("name, method", list(pairs()))
 def test_tensors_are_what_is_predicted(tmp_path, name, method):
     sparsity = "" if method == "none" else "0.5"
-    found = run(tmp_path, name, method, sparsity, MAX_ITERS="6").summary["ledger"]
+    found = run(tmp_path, name, method, sparsity, MAX_ITERS="6").ledger
     assert list(ledger.unequal(found)) == []
-    tensors = found["phases"]["train"]["tensors"]
+    tensors = found.tensors()
     assert tensors["weights"] == tensors["gradients"] == 4 * ALL
     assert tensors["buffers"] == 44 * 4 + 2 * 8  # means, variances and two counters
     assert tensors["data"] > 0
-    assert "gradients" not in found["phases"]["evaluate"]["tensors"]
+    assert "gradients" not in found.tensors("evaluate")
 
 
 @pytest.mark.parametrize(
     "settings", [{"ADAMWPRUNE_AMSGRAD": "y"}, {"ADAMWPRUNE_BASE_ADAMWADV": "y"}, {"ADAMWPRUNE_BASE_ADAMWSPAM": "y"}]
 )
 def test_what_a_base_keeps(tmp_path, settings):
-    found = run(tmp_path, "adamwprune", "state", "0.5", MAX_ITERS="20", **settings).summary["ledger"]
+    found = run(tmp_path, "adamwprune", "state", "0.5", MAX_ITERS="20", **settings).ledger
     assert list(ledger.unequal(found)) == []
-    assert ("max_exp_avg_sq" in found["predicted"]["classes"]) == ("ADAMWPRUNE_BASE_ADAMWSPAM" not in settings)
+    assert ("max_exp_avg_sq" in found.predicted.classes) == ("ADAMWPRUNE_BASE_ADAMWSPAM" not in settings)
 
 
 def test_momentum_of_none_is_none(tmp_path):
-    found = run(tmp_path, "sgd", SGD_MOMENTUM="0", MAX_ITERS="2").summary["ledger"]
+    found = run(tmp_path, "sgd", SGD_MOMENTUM="0", MAX_ITERS="2").ledger
     assert list(ledger.unequal(found)) == []
-    assert set(found["predicted"]["classes"]) == {"weights", "gradients"}
+    assert set(found.predicted.classes) == {"weights", "gradients"}
 
 
 def test_phases_of_a_run(tmp_path):
-    found = run(tmp_path, "adamw", "movement", "0.5", MAX_ITERS="30", INFERENCE_TEST="y").summary["ledger"]["phases"]
+    found = run(tmp_path, "adamw", "movement", "0.5", MAX_ITERS="30", INFERENCE_TEST="y").ledger.phases
     assert set(found) == {"train", "prune", "evaluate", "checkpoint", "test", "inference", "finish"}
-    assert set(found["inference"]["tensors"]) == {"weights", "buffers", "data"}  # the rest has been let go
-    assert {"scores", "frozen", "masks", "exp_avg"} < set(found["prune"]["tensors"])
+    assert set(found["inference"].tensors) == {"weights", "buffers", "data"}  # the rest has been let go
+    assert {"scores", "frozen", "masks", "exp_avg"} < set(found["prune"].tensors)
 
 
 @pytest.mark.parametrize("micro", ["0", "16"])
 def test_activations_are_what_a_backward_pass_needs(tmp_path, micro):
     """They grow with the batch that goes through at once, and counting them changes no bit."""
     whole = run(tmp_path / "a", "sgd", MAX_ITERS="3", LENET5_MICRO_BATCH=micro)
-    known = whole.summary["ledger"]["activations"]
+    known = whole.ledger.activations
     assert known > 4 * 16 * 32 * 32  # its input at least
     single = run(tmp_path / "b", "sgd", MAX_ITERS="1", LENET5_MICRO_BATCH=micro)
-    assert single.summary["ledger"]["activations"] == known
+    assert single.ledger.activations == known
     if micro != "0":
-        larger = run(tmp_path / "c", "sgd", MAX_ITERS="1").summary["ledger"]["activations"]
+        larger = run(tmp_path / "c", "sgd", MAX_ITERS="1").ledger.activations
         assert 3.3 < larger / known < 4  # a go's input is a view of the whole batch
 
 
@@ -90,26 +93,28 @@ def test_the_prediction_is_the_seeds_arithmetic(tmp_path):
     _, config, spec = prepare(tmp_path, "adamwprune", "state", "0.5")
     found = ledger.compared(spec, config, ALL, PRUNABLE)
     movement = 12 * ALL + 9 * PRUNABLE
-    assert found["kept"] == 12 * ALL
-    assert found["multiple"] == 3
-    assert found["less_than_movement_pct"] == pytest.approx(100 * (1 - 12 * ALL / movement))
+    assert found.kept == 12 * ALL
+    assert found.multiple == 3
+    assert found.less_than_movement_pct == pytest.approx(100 * (1 - 12 * ALL / movement))
     _, config, spec = prepare(tmp_path, "sgd", "movement", "0.5")
     found = ledger.compared(spec, config, ALL, PRUNABLE)
-    assert found["less_than_movement_pct"] == 0
-    assert found["multiple"] == pytest.approx((8 * ALL + 9 * PRUNABLE) / (4 * ALL))
+    assert found.less_than_movement_pct == 0
+    assert found.multiple == pytest.approx((8 * ALL + 9 * PRUNABLE) / (4 * ALL))
 
 
 def test_the_ladder_and_where_it_breaks():
     mib = 1 << 20
-    found = {"phases": {"train": {"tensors": {"weights": 3 * mib}, "allocated": 5 * mib, "reserved": 4 * mib}}}
+    memory = Memory(tensors={"weights": 3 * mib}, allocated=5 * mib, reserved=4 * mib)
+    found = Ledger(phases={"train": memory}, activations=None, predicted=NOTHING)
     steps = ledger.ladder(found, 9.0, None)
     assert steps == {"tensors": 3, "allocated": 5, "reserved": 4, "process": 9, "device": None}
     assert list(ledger.broken(steps)) == ["allocated 5.0 MiB > reserved 4.0 MiB"]
-    assert list(ledger.broken(ledger.ladder({"phases": {}}, None, 7.0))) == []
+    assert list(ledger.broken(ledger.ladder(replace(found, phases={}), None, 7.0))) == []
 
 
 def test_a_class_that_nobody_predicted_is_named():
-    found = {"predicted": {"classes": {"weights": 8}}, "phases": {"train": {"tensors": {"weights": 8, "masks": 2}}}}
+    memory, predicted = Memory(tensors={"weights": 8, "masks": 2}), replace(NOTHING, classes={"weights": 8})
+    found = Ledger(phases={"train": memory}, activations=None, predicted=predicted)
     assert list(ledger.unequal(found)) == ["masks: 2 bytes, and 0 predicted"]
 
 
@@ -152,8 +157,8 @@ def test_peaks_of_the_allocator_are_those_of_each_phase(monkeypatch):
         footprint.enter(phase)
         now[:] = next(peaks)
     found = footprint.report()
-    assert found["phases"]["train"] == {"allocated": 7, "reserved": 9}
-    assert found["phases"]["evaluate"] == {"tensors": {}, "allocated": 2, "reserved": 9}
+    assert found["phases"]["train"] == Memory(allocated=7, reserved=9)
+    assert found["phases"]["evaluate"] == Memory(allocated=2, reserved=9)
     assert len(resets) == 4
 
 
@@ -161,7 +166,7 @@ def test_a_runs_gpus_are_named_as_the_monitor_knows_them(monkeypatch):
     props = SimpleNamespace(uuid="8a1c", pci_domain_id=0, pci_bus_id=0xC1, pci_device_id=0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: props)
     gpu = torch.device("cuda")
-    assert build.gpus(gpu, 2) == [{"uuid": "8a1c", "bus": "0000:c1:00.0"}] * 2
+    assert build.gpus(gpu, 2) == [Gpu(uuid="8a1c", bus="0000:c1:00.0")] * 2
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace())  # an older torch
-    assert build.gpus(gpu, 1) == [{"uuid": None, "bus": None}]
+    assert build.gpus(gpu, 1) == [Gpu(uuid=None, bus=None)]
     assert build.gpus(torch.device("cpu"), 1) == []

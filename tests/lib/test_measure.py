@@ -3,7 +3,9 @@
 import pytest
 
 from lib import costs, measure, report
+from lib.records import Gpu, Ledger, Memory, Outcome, Predicted, Summary
 from lib.results import Run
+from lib.schema import blank, field_names
 
 GPUS = [
     {"vendor": "nvidia", "index": 0, "uuid": "GPU-aaaa", "bus": "0000:07:00.0"},
@@ -27,14 +29,15 @@ def record():
 
 
 def data(**more):
-    return {"test_accuracy_last": 50.0, "gpus": None, "ledger": None, **more}
+    """A finished run of which no more is known."""
+    return blank(Summary, {"status": "done", "test_accuracy_last": 50.0, **more})
 
 
 @pytest.mark.parametrize(
     "gpus",
     [
-        [{"uuid": "bbbb", "bus": None}],  # as torch gives it
-        [{"uuid": None, "bus": "0000:0f:00.0"}],
+        [Gpu(uuid="bbbb", bus=None)],  # as torch gives it
+        [Gpu(uuid=None, bus="0000:0f:00.0")],
         None,  # then those that report the run's memory
     ],
 )
@@ -70,7 +73,7 @@ def test_runs_are_compared_by_tensors_on_a_cpu_and_by_the_drivers_memory_on_a_gp
 
 
 def test_two_devices_add_up():
-    both = [{"uuid": "aaaa", "bus": None}, {"uuid": "bbbb", "bus": None}]
+    both = [Gpu(uuid="aaaa", bus=None), Gpu(uuid="bbbb", bus=None)]
     assert measure.derived(data(gpus=both), HEADER, record())["energy_j"] == 530
 
 
@@ -92,13 +95,12 @@ def test_nothing_recorded():
 def test_the_report_says_what_it_cost():
     """Energy per run and point; the ladder with a GPU's columns, and where it breaks."""
     mib = 1 << 20
-    ledger = {
-        "predicted": {"classes": {"weights": mib}, "kept": mib, "multiple": 1.0, "less_than_movement_pct": 20.0},
-        "phases": {"train": {"tensors": {"weights": mib, "masks": 3}, "allocated": 20 * mib, "reserved": 12 * mib}},
-        "activations": None,
-    }
-    found = data(gpus=None, ledger=ledger) | measure.derived(data(ledger=ledger), HEADER, record())
-    run = Run(None, found | {"id": "a_run", "elapsed_s": 5.0})
+    memory = Memory(tensors={"weights": mib, "masks": 3}, allocated=20 * mib, reserved=12 * mib)
+    predicted = Predicted(classes={"weights": mib}, kept=mib, multiple=1.0, less_than_movement_pct=20.0)
+    ledger = Ledger(phases={"train": memory}, activations=None, predicted=predicted)
+    found = measure.derived(data(ledger=ledger), HEADER, record())
+    row = blank(Outcome, {"id": "a_run", "elapsed_s": 5.0, "ledger": ledger, **found})
+    run = Run(**{name: getattr(row, name) for name in field_names(Outcome)})
     text = "\n".join(costs.classes([run], report.as_text))
     head, _, row = text.splitlines()
     assert head.split()[-4:] == ["allocated", "reserved", "process", "device"]

@@ -12,7 +12,7 @@ from house import wait
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import results
+from lib.files import read_lines
 from lib.monitor import source, stats
 from lib.monitor.base import BACKENDS, Device, Process, Rates, Sample
 from lib.monitor.client import Monitor, MonitorOptions
@@ -106,10 +106,10 @@ def test_a_dead_sampler_does_not_end_the_run(tmp_path, capfd):
 def test_a_torn_last_line_is_passed_over_and_damage_is_named(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_text('{"a": 1}\n{"b": 2')
-    assert list(results.json_lines(path)) == [{"a": 1}]
+    assert list(read_lines(path)) == [{"a": 1}]
     path.write_text('{"a": 1}\n{"b": \n{"c": 3}\n')
-    with pytest.raises(ValueError, match="m.jsonl: a damaged line"):
-        list(results.json_lines(path))
+    with pytest.raises(ValueError, match="m.jsonl: line 2: it is no JSON"):
+        list(read_lines(path))
 
 
 class Backend:
@@ -316,3 +316,24 @@ def test_no_sampler_can_be_started(tmp_path, monkeypatch, capsys):
     with Monitor(MonitorOptions(), tmp_path / "m") as monitor:
         monitor.phase("train")
     assert "no sampler could be started, the run goes on without" in capsys.readouterr().err
+
+
+def test_a_sampler_that_cannot_be_stopped_costs_no_run(tmp_path, monkeypatch, capsys):
+    """Whatever waiting for it raises, and though it does not end when it is killed."""
+    monkeypatch.setattr("lib.monitor.client.PATIENCE_S", 0.01)
+    with Monitor(MonitorOptions(), tmp_path / "m") as monitor:
+        process, wait, asked = monitor.process, monitor.process.wait, []
+        for error in (OSError(5, "Input/output error"), subprocess.TimeoutExpired("sampler", 0.01)):
+
+            def fails(timeout=None, error=error):
+                asked.append(timeout)
+                raise error
+
+            monitor.process = process
+            monkeypatch.setattr(process, "wait", fails)
+            monitor.stop()
+            assert "the sampler could not be stopped, the run goes on without it" in capsys.readouterr().err
+        assert None not in asked  # it never waits for ever
+    monkeypatch.setattr(process, "wait", wait)
+    process.kill()
+    process.wait()

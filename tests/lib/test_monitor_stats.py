@@ -17,6 +17,8 @@ from lib.config import InputError
 from lib.gputop.recorded import Record, summary
 from lib.monitor import stats
 from lib.monitor.base import Device, Sample
+from lib.records import Summary
+from lib.schema import blank
 
 FULL = Sample(
     99.94, 80000.04, 12345.6, 71, 350.27, 41, 1980, 2619, 123456789.04, 88.1, 76.2, 12345.67, 12345.67, 98765.4, 98765.4
@@ -67,7 +69,7 @@ def test_a_foreign_file_is_refused(tmp_path, text):
 
 
 def test_a_directory_is_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+    with pytest.raises(InputError, match="cannot be read: it is a directory"):
         stats.read(tmp_path)
 
 
@@ -144,7 +146,7 @@ with stats.Writer(sys.argv[1]) as w:
     assert done.returncode == 0
     header, samples = stats.read(tmp_path / "m")
     assert len(samples) == 1
-    assert measure.problem({"status": "done"}, header, samples) == "it ends at 0 s, before the run did"
+    assert measure.problem(blank(Summary, {"status": "done"}), header, samples) == "it ends at 0 s, before the run did"
 
 
 def test_what_is_no_number_is_unknown():

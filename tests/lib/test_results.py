@@ -1,72 +1,20 @@
 """Records from files alone: statuses, memory of the training phase, comparisons only where runs match, the report."""
 
 import json
+from dataclasses import replace
 
 import pytest
+from results_kit import HEADER, PROVENANCE, finish, make_root, sample, write_lines
 
-from lib import kconfig, report, results, rundir
+from lib import report, results
 from lib.config import InputError
-from lib.matrix import expand, pin
-from lib.monitor.stats import SCHEMA
-
-HEADER = {
-    "schema": SCHEMA,
-    "fields": ["process_memory"],
-    "pid": 1,
-    "interval_s": 1.0,
-    "started": 0.0,
-    "devices": [{"vendor": "cpu", "index": 0}],
-}
-
-
-def sample(t, phase, mib=None):
-    return {"t": t, "phase": phase, "devices": [[mib]]}
-
-
-def write_lines(path, rows):
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+from lib.schema import SCHEMA
 
 
 @pytest.fixture
 def root(tmp_path, quickstart):
     """A results directory with every run of the quickstart prepared and none started."""
-    quickstart.write(tmp_path / "config")
-    rundir.write_json(tmp_path / "provenance.json", {"schema": rundir.SCHEMA, "commit": "c0ffee", "dirty": None})
-    for spec in expand(quickstart):
-        rundir.RunDir(tmp_path / spec.id).create(kconfig.normalise(pin(quickstart, spec)), spec)
-    return tmp_path
-
-
-def finish(root, name, **changes):
-    """Write what a finished run leaves."""
-    run = rundir.RunDir(root / name)
-    spec = run.spec()
-    data = results.blank(spec) | {
-        "status": "done",
-        "reason": None,
-        "test_accuracy_last": 98.0,
-        "test_accuracy_best": 98.0,
-        "achieved_sparsity": spec.target_sparsity,
-        "achieved_sparsity_of_all": spec.target_sparsity / 2,
-        "steps": 360,
-        "batch_size": 64,
-        "prunable_parameters": 1000,
-        "data_hash": "d" * 64,
-        "elapsed_s": 10.0,
-        "skipped_steps": 0,
-    }
-    write_lines(run.metrics, [{"event": "start"}])
-    write_lines(
-        run.monitor,
-        [
-            HEADER,
-            sample(0, "load", 900.0),
-            sample(1, "train", 100.0),
-            sample(2, "train", 300.0),
-            sample(4, "end", 50.0),
-        ],
-    )
-    rundir.write_json(run.summary, {"schema": rundir.SCHEMA, **data, **changes})
+    return make_root(tmp_path, quickstart)
 
 
 def test_statuses_come_from_files(root):
@@ -96,21 +44,19 @@ def test_memory_is_that_of_the_training_phase(root):
 
 
 def test_a_gpu_that_reports_the_process_comes_before_the_host(root):
-    finish(root, "lenet5_adamw_none")
     header = HEADER | {"devices": [{"vendor": "cpu", "index": 0}, {"vendor": "nvidia", "index": 0}]}
     both = {"t": 1, "phase": "train", "devices": [[500.0], [40.0]]}
-    write_lines(root / "lenet5_adamw_none" / "monitor.jsonl", [header, both])
+    finish(root, "lenet5_adamw_none", monitor=[header, both])
     [r] = results.load(root)
     assert (r.gpu_memory_mean, r.memory_source) == (40.0, "NVIDIA process memory")
 
 
 def test_the_memory_of_several_gpus_is_their_sum(root):
-    finish(root, "lenet5_adamw_none")
     header = HEADER | {
         "devices": [{"vendor": "nvidia", "index": 0}, {"vendor": "cpu", "index": 0}, {"vendor": "nvidia", "index": 0}]
     }
     rows = [{"t": t, "phase": "train", "devices": [[40.0], [500.0], [x]]} for t, x in ((1, 50.0), (2, None), (3, 70.0))]
-    write_lines(root / "lenet5_adamw_none" / "monitor.jsonl", [header, *rows])
+    finish(root, "lenet5_adamw_none", monitor=[header, *rows])
     [r] = [r for r in results.load(root) if r.id == "lenet5_adamw_none"]
     assert r.gpu_memory_max == 110
     assert r.memory_source == "NVIDIA process memory"
@@ -118,9 +64,7 @@ def test_the_memory_of_several_gpus_is_their_sum(root):
 
 @pytest.mark.parametrize("monitor", [None, [HEADER], [HEADER, sample(1, "train")], [HEADER, sample(1, "load", 5.0)]])
 def test_memory_that_was_not_reported_is_null(root, monitor):
-    finish(root, "lenet5_adamw_none")
-    path = root / "lenet5_adamw_none" / "monitor.jsonl"
-    path.unlink() if monitor is None else write_lines(path, monitor)
+    finish(root, "lenet5_adamw_none", monitor=monitor)
     [r] = results.load(root)
     assert (r.gpu_memory_mean, r.efficiency_per_100mib) == (None, None)
 
@@ -160,12 +104,15 @@ def test_groups_and_selection_keep_the_order(root):
     assert found.order("optimizer")[:3] == ["sgd", "adam", "adamw"]
 
 
-@pytest.mark.parametrize("name", ["provenance.json", "lenet5_adamw_none/summary.json"])
-def test_another_schema_is_refused_by_name(root, name):
-    finish(root, "lenet5_adamw_none")
-    path = root / name
+def test_another_schema_is_refused_by_name(root):
+    """Of the directory: an error; of a run: its row."""
+    path = finish(root, "lenet5_adamw_none").summary
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 0}))
-    with pytest.raises(InputError, match="schema 0, and this version reads schema 2"):
+    [r] = results.load(root)
+    assert (r.status, f"schema 0, and this version reads schema {SCHEMA}" in r.reason) == ("damaged", True)
+    path = root / "provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 0}))
+    with pytest.raises(InputError, match=f"schema 0, and this version reads schema {SCHEMA}"):
         results.load(root)
 
 
@@ -174,7 +121,7 @@ def test_report_files(root):
     finish(root, "lenet5_adamw_magnitude_50")
     written = report.write(results.load(root), graphs=False)
     data = json.loads(written.json.read_text())
-    assert (data["schema"], data["commit"], len(data["runs"])) == (rundir.SCHEMA, "c0ffee", 2)
+    assert (data["schema"], data["commit"], len(data["runs"])) == (SCHEMA, "c0ffee", 2)
     assert "Memory efficiency leaders" in written.text.read_text()
     assert "| lenet5_adamw_none |" in written.markdown.read_text()
     assert "n = 1 seed (0)" in written.table
@@ -182,8 +129,8 @@ def test_report_files(root):
 
 
 def test_rows_of_different_code_and_busy_hours_are_remarked(root):
-    finish(root, "lenet5_adamw_none", provenance={"commit": "a" * 40, "dirty": None})
-    finish(root, "lenet5_adamw_movement_70", provenance={"commit": "b" * 40, "dirty": "x"}, elapsed_s=25.0)
+    finish(root, "lenet5_adamw_none", provenance=replace(PROVENANCE, commit="a" * 40))
+    finish(root, "lenet5_adamw_movement_70", provenance=replace(PROVENANCE, commit="b" * 40, dirty="x"), elapsed_s=25.0)
     text = "\n".join(report.tables(results.load(root), report.as_text))
     assert f"commit {'a' * 12} or {'b' * 12} with local changes" in text
     assert "rows come from different code" in text
@@ -201,13 +148,11 @@ def test_leaders_are_ranked_among_equals(root):
     assert sum(line.strip().startswith(("1 ", "2 ")) for line in lines) == 2
 
 
-def test_a_damaged_summary_is_a_failed_run(root):
-    finish(root, "lenet5_adamw_none")
-    path = root / "lenet5_adamw_none" / "summary.json"
+def test_a_damaged_summary_is_a_damaged_run(root):
+    path = finish(root, "lenet5_adamw_none").summary
     path.write_text(path.read_text()[:50])
     [r] = results.load(root)
-    assert (r.status, "make continue" in r.reason) == ("failed", True)
-    assert not rundir.RunDir(r.path).finished
+    assert (r.status, "make continue" in r.reason) == ("damaged", True)
 
 
 def test_the_conditions_name_the_processes_of_a_run(root):
@@ -221,8 +166,18 @@ def test_the_conditions_name_the_processes_of_a_run(root):
 
 @pytest.mark.parametrize("text", ['{"sch', '{"schema": 1}\n', "\x89PNG"])
 def test_a_damaged_record_of_a_monitor_costs_no_report(root, text):
-    finish(root, "lenet5_adamw_none")
-    (root / "lenet5_adamw_none" / "monitor.jsonl").write_text(text, encoding="latin-1")
-    written = report.write(results.load(root), graphs=False)
-    assert "lenet5_adamw_none: the monitor's record: " in written.text.read_text()
-    assert "is no record of this version" in written.text.read_text()
+    run = finish(root, "lenet5_adamw_none")
+    run.monitor.write_text(text, encoding="latin-1")
+    found = results.load(root)
+    assert (found.runs[0].status, found.runs[0].gpu_memory_mean) == ("done", None)
+    text = report.write(found, graphs=False).text.read_text()
+    assert "lenet5_adamw_none: the monitor's record: monitor.jsonl: it was changed after it was written" in text
+
+
+def test_what_a_sampler_writes_after_the_end_is_not_read(root):
+    """One that could not be stopped goes on."""
+    run = finish(root, "lenet5_adamw_none")
+    [before] = results.load(root)
+    with run.monitor.open("a") as f:
+        f.write(json.dumps(sample(9, "train", 5000.0)) + "\n")
+    assert results.load(root).runs[0].gpu_memory_max == before.gpu_memory_max == 300.0

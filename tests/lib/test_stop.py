@@ -1,10 +1,13 @@
 """Runs that end before their time: why, and that nobody takes them for whole ones."""
 
+import shutil
+
 import pytest
 import torch
 from train_kit import Like, prepare, run
 
-from lib import report, results
+from lib import main, report, results
+from lib.config import InputError
 from lib.runner import prepare as prepare_matrix
 from lib.trainer import train
 
@@ -127,3 +130,21 @@ def test_a_limit_that_is_over_before_an_epoch_begins_is_no_divergence(tmp_path, 
     assert r.summary["status"] == "done"
     assert [e["step"] for e in r.epochs][:2] == [18, 19]
     assert all(e["train_loss"] is not None for e in r.epochs)
+
+
+class Gone(Like):
+    """Somebody removes the results while a run trains."""
+
+    def __init__(self, root):
+        self.root = root
+
+    def evaluate(self, model, split, recipe, add):
+        shutil.rmtree(self.root)
+        return self.task.evaluate(model, split, recipe, add)
+
+
+def test_a_directory_that_vanishes_under_its_run(tmp_path, capfd):
+    d, config, spec = prepare(tmp_path / "results", "adamw", MAX_ITERS="2")
+    with pytest.raises(InputError, match="results/lenet5_adamw_none.* cannot|cannot write .*results/lenet5_adamw_none"):
+        main.one(Gone(tmp_path / "results"), d, config, spec)
+    assert "Traceback" not in capfd.readouterr().err

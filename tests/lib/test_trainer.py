@@ -164,7 +164,7 @@ def test_full_train_holds_nothing_out(tmp_path):
     assert [s[k] for k in ("final_accuracy", "final_loss", "best_accuracy", "best_epoch", "test_accuracy_best")] == [
         None
     ] * 5
-    assert [s[k] for k in ("std_last10", "peak_to_final")] == [None, None]
+    assert [s[k] for k in ("std_last10", "peak_to_final", "peak_epoch")] == [None, None, None]
     assert s["test_accuracy_last"] > 10 and not r.dir.best.exists()
 
 

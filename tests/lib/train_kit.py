@@ -14,7 +14,7 @@ from lib.trainer import train
 
 TASK = make_task()
 # Quantities that are measured, not computed.
-MEASURED = {"elapsed_s", "train_s", "first_epoch_s", "memory", "provenance"}
+MEASURED = {"elapsed_s", "train_s", "first_epoch_s", "memory", "provenance", "files", "digest"}
 BASE = {
     "DATA_DIR": str(shared() / "data"),
     "MODEL_LENET5": "y",
@@ -33,6 +33,7 @@ class Run:
         self.dir = RunDir(path)
         self.rows = [json.loads(line) for line in self.dir.metrics.read_text().splitlines()]
         self.summary = json.loads(self.dir.summary.read_text())
+        self.ledger = self.dir.read_summary().ledger
         self.epochs = [r for r in self.rows if r["event"] == "epoch"]
         self.prunes = [r for r in self.rows if r["event"] == "prune"]
         self.start = next(r for r in self.rows if r["event"] == "start")
