@@ -106,6 +106,7 @@ FOREIGN = {
 
 # A package that is installed under another name than it is imported by.
 DISTRIBUTIONS = {
+    "annotated_types": "annotated-types",
     "PIL": "pillow",
     "menuconfig": "kconfiglib",
     "pynvml": "nvidia-ml-py",
