@@ -5,11 +5,14 @@ import re
 
 import pytest
 
-from lib import estimate, hyper, kconfig, ledger, overrides, runner
+from lib import estimate, hyper, kconfig, ledger, overrides, provenance, runner
 from lib.cache import write_cache
 from lib.config import Config
+from lib.files import FileDigest, write_record
 from lib.matrix import expand, plan
+from lib.records import AllResults, Origin, Row
 from lib.resolve import lengths, resolve
+from lib.schema import blank
 
 MEASURED = {
     "step_s": 0.25,
@@ -86,19 +89,14 @@ def test_what_was_measured_of_other_work_does_not_count(lenet5, change):
 def test_finished_runs_come_first(monkeypatch, lenet5, tmp_path):
     found = group(lenet5)
     model, dataset, batch, threads, device, precision = estimate.run_key(found)
-    facts = {"model": model, "dataset": dataset, "batch_size": batch, "threads": threads, "device": device}
-    run = facts | {
-        "precision": precision,
-        "status": "done",
-        "steps": 100,
-        "train_s": 50.0,
-        "elapsed_s": 61,
-        "epochs": 10,
-    }
-    rows = [run, run | {"steps": 3, "train_s": 999.0}, run | {"status": "failed", "train_s": 999.0}]
-    (tmp_path / "all_results.json").write_text(
-        json.dumps({"schema": estimate.checked.__globals__["SCHEMA"], "runs": rows})
-    )
+    run = {"model": model, "dataset": dataset, "batch_size": batch, "threads": threads, "device": device}
+    run |= {"precision": precision, "status": "done", "steps": 100, "train_s": 50.0, "elapsed_s": 61.0, "epochs": 10}
+    run |= {"optimizer": "adamw", "pruning_method": "none", "adamwprune_variant": "", "adamwprune_base": "", "id": "a"}
+    run |= {"target_sparsity": 0.0, "seed": 0}
+    changes = ({}, {"steps": 3, "train_s": 999.0}, {"status": "failed", "train_s": 999.0})
+    rows = [blank(Row, run | change) for change in changes]
+    origin = Origin(**vars(provenance.collect()), config=FileDigest(size=0, sha256=""))
+    write_record(tmp_path / "all_results.json", AllResults(commit=None, provenance=origin, missing=[], runs=rows))
     monkeypatch.setattr(estimate, "newest", lambda: [tmp_path])
     write_cache(estimate.KIND, estimate.probe_key(found), MEASURED)
     known = estimate.cost(found)

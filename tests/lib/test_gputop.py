@@ -414,7 +414,7 @@ def test_recording_ends_at_an_interrupt_with_all_that_was_read(tmp_path):
         (["--device", "cpu 0"], "--device goes with"),
         (["--summary", "nowhere"], "nowhere: there is no such file"),
         (["--summary", "README.md"], "README.md is no record of this version of the monitor"),
-        (["--gen-graph", "docs"], "docs cannot be read: Is a directory"),
+        (["--gen-graph", "docs"], "docs cannot be read: it is a directory"),
         (["--compare", "README.md", "README.md"], "is no record"),
         (["--compare", "README.md"], "expected 2 arguments"),
         (["--stats", "nowhere/x"], "nowhere/x cannot be written: No such file or directory"),
