@@ -48,7 +48,9 @@ def test_energy_is_that_of_the_devices_a_run_trained_on(gpus):
     assert found["energy_per_accuracy_point"] == 10
 
 
-LEDGER = {"phases": {"train": {"tensors": {"weights": 3 << 20, "gradients": 1 << 20, "data": 9 << 20}}}}
+TRAIN = Memory(tensors={"weights": 3 << 20, "gradients": 1 << 20, "data": 9 << 20})
+NOTHING = Predicted(classes={}, kept=0, multiple=1.0, less_than_movement_pct=0.0)
+LEDGER = Ledger(phases={"train": TRAIN}, activations=None, predicted=NOTHING)
 HOST_ALONE = {"devices": GPUS[2:], "marks": [], "lost": 0}
 
 
@@ -63,9 +65,9 @@ HOST_ALONE = {"devices": GPUS[2:], "marks": [], "lost": 0}
 )
 def test_runs_are_compared_by_tensors_on_a_cpu_and_by_the_drivers_memory_on_a_gpu(header, rows, ledger, want):
     """Efficiency is of the same memory; the processes' own is kept beside it."""
-    found = data(ledger=ledger)
-    found |= measure.derived(found, header, rows)
-    assert measure.compared(found) == (want[0] and pytest.approx(want[0]), want[1])
+    found = measure.derived(data(ledger=ledger), header, rows)
+    compared = measure.compared(ledger, found["gpu_memory_mean"], found["memory_source"])
+    assert compared == (want[0] and pytest.approx(want[0]), want[1])
     efficiency = want[0] and pytest.approx(100 * 50.0 / want[0])
     assert found["efficiency_per_100mib"] == efficiency
     if header is HOST_ALONE:
