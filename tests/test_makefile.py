@@ -79,7 +79,7 @@ def test_mistakes_are_said(repo, args, says):
 def test_overrides_reach_the_plan_and_not_the_config(repo):
     repo.make("defconfig-quickstart")
     before = repo.config.read_bytes()
-    assert "18 steps, 1 evaluations on digits" in repo.make("plan", "EPOCHS=1").stdout
+    assert "18 steps of 64, 1 evaluations on digits" in repo.make("plan", "EPOCHS=1").stdout
     assert len(repo.ids("SEEDS=3")) == 33
     assert "lenet5_adamw_movement_99.5" in repo.ids("SET=TARGET_SPARSITY=0.995")
     assert repo.config.read_bytes() == before
@@ -110,7 +110,7 @@ def dispatched(tmp_path):
 def test_a_variable_is_text(dispatched, monkeypatch, name, text):
     """It reaches Python as it was given; there a directory may have any name, and nothing else may be a command."""
     code, arguments, given = dispatched("plan", f"{name}={text}")
-    assert (code, arguments) == (0, ["scripts/matrix.py", "plan", "--format", "text"])
+    assert (code, arguments) == (0, ["scripts/matrix.py", "plan", "--format", "text", "--probe", "n"])
     assert {k: v for k, v in given.items() if k.startswith("OVERRIDE_")} == {f"OVERRIDE_{name}": text}
     taken = overrides.from_environment(given)
     assert taken == {name: text}

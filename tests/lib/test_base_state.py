@@ -10,6 +10,8 @@ from lib.matrix import plan
 from lib.optim.base import OPTIMIZERS, Hyper, Optim
 from lib.optim.kernel.base import Base
 from lib.prune.importance import IMPORTANCE
+from lib.records import Ledger
+from lib.schema import parse
 
 ONE_MOMENT = [n for n in IMPORTANCE if "exp_avg_sq" not in IMPORTANCE[n].needs]
 
@@ -68,8 +70,8 @@ def test_it_reaches_its_sparsity_and_takes_what_is_predicted(tmp_path, variant):
     r = run(tmp_path, "adamwprune", "state", "0.7", MAX_ITERS="12", LENET5_ADAM_LR="1e-4", **more)
     assert r.summary["status"] == "done" and r.summary["achieved_sparsity"] == round(0.7 * 61_470) / 61_470
     assert "exp_avg_sq" in r.prunes[-1]["audit"]["error"]
-    found = r.summary["ledger"]
-    assert list(ledger.unequal(found)) == [] and found["predicted"]["classes"]["masks"] == 61_470
+    found = parse(Ledger, r.summary["ledger"])
+    assert list(ledger.unequal(found)) == [] and found.predicted.classes["masks"] == 61_470
 
 
 def test_every_record_says_what_its_optimizer_can_tell():

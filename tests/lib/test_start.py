@@ -26,8 +26,8 @@ sys.argv = ["train.py", *{CASES[model]!r}, "--optimizer", "adamwprune", "--pruni
             "--results", {str(tmp_path / "r")!r}, "--data-dir", {str(shared() / "data")!r}, "--device", "cpu"]
 sys.modules["lib.report"] = type(sys)("lib.report")  # the report is not part of the start
 sys.modules["lib.report"].write, sys.modules["lib.report"].Written = (lambda results: None), None
-import lib.runner
-lib.runner.show = lambda paths: None
+import lib.terminal
+lib.terminal.show_report = lambda results, written: None
 try:
     runpy.run_path("{ROOT / model / "train.py"}", run_name="__main__")
 except SystemExit as e:
