@@ -16,23 +16,29 @@ VENDORS = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel"}
 def derived(run: Summary, header: dict, samples: list[dict]) -> dict:
     """Everything here that belongs in a run's record."""
     memory = measured(header, samples)
-    source = memory["memory_source"]
-    accuracy, (mib, _) = run.test_accuracy_last, compared(run.ledger, memory["gpu_memory_mean"], source)
+    by = comparison(run.ledger, memory["train_memory_mean"], memory["memory_source"], run.test_accuracy_last)
+    return memory | costs(run, header, samples) | by
+
+
+def comparison(ledger: Ledger | None, process: float | None, source: str | None, accuracy: float | None) -> dict:
+    """The fields of a run's record that it is compared by: memory, what that is, and test accuracy for it."""
+    mib, what = compared(ledger, process, source)
     efficiency = 100 * accuracy / mib if accuracy is not None and mib else None
-    return memory | costs(run, header, samples) | {"efficiency_per_100mib": efficiency}
+    return {"compared_memory": mib, "compared_source": what, "efficiency_per_100mib": efficiency}
 
 
 def compared(ledger: Ledger | None, process: float | None, source: str | None) -> tuple[float | None, str | None]:
     """Return the memory that runs are compared by, MiB, and what it is; process, source: that of the run's processes.
 
     That of the run's processes as a GPU's driver reports it. On a CPU the ledger's tensors between a backward pass and
-    its update, without the data set: resident memory compares interpreters and allocators, and stands beside it. A
-    record without a ledger has its processes' memory.
+    its update, without the data set: resident memory compares interpreters and allocators, and only stands beside it.
+    A CPU's run without a ledger is compared by nothing.
     """
+    if source != HOST:
+        return process, source
     tensors = ledger.tensors() if ledger else {}
-    if source == HOST and tensors:
-        return sum(size for name, size in tensors.items() if name != "data") / MIB, TENSORS
-    return process, source
+    mib = sum(size for name, size in tensors.items() if name != "data") / MIB
+    return (mib, TENSORS) if tensors else (None, None)
 
 
 def sources(devices: list[dict], samples: list[dict]) -> list[int]:
@@ -70,12 +76,12 @@ def measured(header: dict, samples: list[dict]) -> dict:
 
     training = during(TRAINING)
     if not places or not training:
-        none = {"gpu_memory_mean": None, "gpu_memory_max": None, "inference_memory_mean": None}
+        none = {"train_memory_mean": None, "train_memory_max": None, "inference_memory_mean": None}
         return {**none, "memory_source": None, "memory_samples": 0}
     vendor = header["devices"][places[0]]["vendor"]
     return {
-        "gpu_memory_mean": mean(training),
-        "gpu_memory_max": max(mib for mib, _ in training),
+        "train_memory_mean": mean(training),
+        "train_memory_max": max(mib for mib, _ in training),
         "inference_memory_mean": mean(during(INFERENCE)),
         "memory_source": HOST if vendor == "cpu" else f"{VENDORS.get(vendor, vendor)} process memory",
         "memory_samples": len(training),

@@ -148,10 +148,12 @@ class Outcome(Summary):
     test_bits_per_byte: Amount | None
     tokens_per_s: Amount | None
     mfu_pct: Amount | None
-    gpu_memory_mean: Amount | None
-    gpu_memory_max: Amount | None
+    train_memory_mean: Amount | None
+    train_memory_max: Amount | None
     inference_memory_mean: Amount | None
     memory_source: str | None
+    compared_memory: Amount | None
+    compared_source: str | None
     memory_samples: Count
     energy_j: Amount | None
     energy_source: str | None

@@ -25,7 +25,8 @@ def conditions(group: Results) -> str:
         return " or ".join(form(v) for v in values) or "unknown"
 
     compared, process = distinct("compared_source"), distinct("memory_source")
-    where = compared if compared == process else f"{compared}; of the process: {process}"
+    same = compared in (process, "unknown")
+    where = process if same else f"{compared}; of the process: {process}"
     quality = "accuracies in percent"
     if metric(group) == "perplexity":
         quality = f"perplexities of tokens ({distinct('tokenizer')})"
@@ -94,15 +95,15 @@ def same_masks(group: Results) -> Iterator[str]:
 
 def resident(group: Results) -> Iterator[str]:
     """Resident memory holds interpreter and libraries too; beside a small model it cannot tell methods apart."""
-    rows = [r for r in group.done if r.compared_source == HOST and r.model_parameters]
+    rows = [r for r in group.done if r.memory_source == HOST and r.model_parameters]
     if rows:
         weights = 4 * rows[0].model_parameters / MIB
-        low, high = min(r.gpu_memory_mean for r in rows), max(r.gpu_memory_mean for r in rows)
+        low, high = min(r.train_memory_mean for r in rows), max(r.train_memory_mean for r in rows)
         span = f"{low:.0f}" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f}"
         if weights < SMALL * low:
             yield (
-                f"memory is that of the whole process, with interpreter and libraries ({span} MiB); "
-                f"the weights are {weights:.2f} MiB of it, so differences between rows do not tell methods apart"
+                f"process MiB counts the whole process, with interpreter and libraries ({span} MiB); "
+                f"the weights are {weights:.2f} MiB of it, so its differences between rows do not tell methods apart"
             )
 
 

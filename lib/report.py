@@ -64,8 +64,8 @@ BEFORE = (
 )
 MEMORY = (
     Column("MiB", number("compared_memory", ".2f")),
-    Column("process MiB", number("gpu_memory_mean", ".1f")),
-    Column("process max", number("gpu_memory_max", ".1f")),
+    Column("process MiB", number("train_memory_mean", ".1f")),
+    Column("process max", number("train_memory_max", ".1f")),
 )
 TIME = Column("time s", number("elapsed_s", ".1f"))
 COLUMNS = {  # by what runs are compared by

@@ -41,15 +41,6 @@ class Run(Outcome):
     header: dict = field(default_factory=dict, repr=False)
     samples: list[dict] = field(default_factory=list, repr=False)
 
-    @property
-    def compared_memory(self) -> float | None:
-        """MiB, of what `compared_source` says."""
-        return measure.compared(self.ledger, self.gpu_memory_mean, self.memory_source)[0]
-
-    @property
-    def compared_source(self) -> str | None:
-        return measure.compared(self.ledger, self.gpu_memory_mean, self.memory_source)[1]
-
     def memory(self, samples: list[dict] | None = None) -> list[tuple[float, str, float]]:
         """(seconds, phase, MiB) of every sample, from the source that `memory_source` names."""
         return measure.process_memory(self.header, self.samples, samples)
@@ -258,14 +249,14 @@ def against(r: Run, ref: Run | None) -> dict:
         a, b = getattr(r, field), getattr(ref, field) if matched else None
         if a is None or b is None or (pct and not b):
             return None
-        return 100 * (a / b - 1) if pct else a - b
+        return (100 * (a / b - 1) if pct else a - b) + 0.0  # no -0.0
 
     same = matched and r.compared_source == ref.compared_source
     saving = difference("compared_memory", pct=True) if same else None
     return {
         "accuracy_vs_dense": difference("test_accuracy_last"),
         "gpu_memory_vs_dense": difference("compared_memory") if same else None,
-        "gpu_memory_saving_pct": None if saving is None else -saving,
+        "gpu_memory_saving_pct": None if saving is None else 0.0 - saving,
         "elapsed_vs_dense_pct": difference("elapsed_s", pct=True),
         "perplexity_vs_dense_pct": difference("test_perplexity_last", pct=True),
     }

@@ -4,7 +4,8 @@ A table stands between `<!-- table: docs/results/x.json -->` and `<!-- end -->`.
 one row for all seeds; `bench:`, `audit:`, `ledger:` and `versions:` are for the other records; `presets: defconfigs`
 lists the presets. `docs.py --record NAME` makes a record of the newest results, or RESULTS=dir; `--record NAME --file
 bench_results/core.json` one of that file (or of an audit.json). None has the host's name. A record stays as
-the version wrote that made it: what it does not have is null. `--schema` prints the JSON Schema of a results directory.
+the version wrote that made it: what it does not have is null, old names of fields are mapped, and the memory that
+runs are compared by is worked out anew. `--schema` prints the JSON Schema of a results directory.
 """
 
 import argparse
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lib  # noqa: E402
 
 try:
-    from lib import audit, costs, kconfig, overrides, report, results, schema
+    from lib import audit, costs, kconfig, measure, overrides, report, results, schema
     from lib.files import read_json, write_json
     from lib.matrix import expand
     from lib.records import FILES, Audit, Outcome, Provenance
@@ -32,6 +33,7 @@ except ModuleNotFoundError as e:
 
 BLOCK = re.compile(r"(<!-- (table|means|bench|audit|ledger|versions|presets): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PRIVATE = ("host", "system")
+RENAMED = {"gpu_memory_mean": "train_memory_mean", "gpu_memory_max": "train_memory_max"}  # of older records
 RUNS = re.compile(r"[,:]? (?:\d+ runs?|One run)(?=[.,])")  # stands in a column of its own
 
 
@@ -56,21 +58,24 @@ def provenance(data: dict) -> Provenance:
 
 
 def recorded(path: Path) -> results.Results:
-    """The runs of a record, which may be older than this version: fields that it does not know are null."""
+    """The runs of a record, which may be older than this version: fields that it does not know are null. The memory
+    that runs are compared by, and all that rests on it, is what this version takes it to be."""
     data, names = read_json(path), schema.field_names(Outcome)
     typed = schema.nullable(Outcome, ())
     runs = []
     for r in data["runs"]:
         known = {
             **dict.fromkeys(names),
-            **{k: v for k, v in r.items() if k in names},
+            **{new: v for k, v in r.items() if (new := RENAMED.get(k, k)) in names},
             "provenance": None,
             "files": None,
         }
         row = schema.parse(typed, known)
         values = {name: getattr(row, name) for name in names}
+        values |= measure.comparison(row.ledger, row.train_memory_mean, row.memory_source, row.test_accuracy_last)
         runs.append(results.Run(**values | {"provenance": r["provenance"] and provenance(r["provenance"])}))
-    return results.Results(path.parent, None, tuple(runs), provenance=provenance(data["provenance"]))
+    differing = tuple(results.derived(runs))
+    return results.Results(path.parent, None, differing, provenance=provenance(data["provenance"]))
 
 
 def table(path: Path) -> str:

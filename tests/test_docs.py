@@ -1,5 +1,6 @@
 """Numbers in README and docs are those of recorded runs, and files that they name are there."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lib import kconfig, report
+from lib import kconfig, measure, report
 from lib.figure.base import FIGURES
 from lib.prune.base import PRUNERS
+from scripts import docs
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -20,6 +22,19 @@ def test_tables_are_those_of_their_records():
     command = [sys.executable, "scripts/docs.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["quickstart", "lenet5-adamwprune", "resnet18-cifar10", "resnet18-ledger"])
+def test_records_are_compared_by_the_memory_that_runs_are_compared_by_today(name):
+    """Old ones without a ledger by none, and they keep that of the process."""
+    path = ROOT / "docs" / "results" / f"{name}.json"
+    rows = json.loads(path.read_text())["runs"]
+    for r, row in zip(docs.recorded(path), rows, strict=True):
+        want = measure.compared(r.ledger, r.train_memory_mean, r.memory_source)
+        assert (r.compared_memory, r.compared_source) == want
+        assert r.train_memory_mean == row["gpu_memory_mean" if "gpu_memory_mean" in row else "train_memory_mean"]
+        assert r.compared_source == (measure.TENSORS if row.get("ledger") else None)
+        assert (r.efficiency_per_100mib is None) == (want[0] is None)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

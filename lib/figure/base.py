@@ -34,7 +34,7 @@ PALETTES = {"pruning_method": METHODS}
 MARKERS = "osD^vP*X<>hpd8"
 PARTS = ("adamwprune_base", "adamwprune_variant")  # what a run may be told apart by, beside the axes
 MISSING = {
-    "gpu_memory_mean": "no memory was recorded over the training phase of any run",
+    "train_memory_mean": "no memory was recorded over the training phase of any run",
     "test_accuracy_last": "no run has a test accuracy",
     "compared_memory": "no memory was recorded over the training phase of any run",
     "inference_memory_mean": "no run has measured inference: INFERENCE_TEST=y",
@@ -43,7 +43,7 @@ MISSING = {
 }
 PROCESS = "Memory is the whole process, interpreter and libraries included: small differences do not tell methods apart"
 BY_LEDGER = "Memory is that of tensors between a backward pass and its update, which no allocator blurs"
-MEMORY = {"compared_memory": "compared_source", "gpu_memory_mean": "memory_source"}  # field -> what it is
+MEMORY = {"compared_memory": "compared_source", "train_memory_mean": "memory_source"}  # field -> what it is
 NAMED = 3  # runs named in a foot before it says only how many
 
 

@@ -25,7 +25,7 @@ from lib.results import Results, Run
 
 TRAINING = ("train", "prune", "evaluate", "checkpoint")  # the monitor's phases between the first step and the last
 STROKES = "Strong between the dots: training; thin: loading before it, tests after it"
-MEAN, PEAK = "gpu_memory_mean", "gpu_memory_max"  # of the run's processes
+MEAN, PEAK = "train_memory_mean", "train_memory_max"  # of the run's processes
 COMPARED = "compared_memory"
 
 

@@ -22,8 +22,11 @@ HEADER = {
 PROVENANCE = Provenance(
     commit="c0ffee", dirty=None, python="3.11", versions={"torch": "2"}, host="host", system="Linux", cpu="CPU", cores=2
 )
+TENSORS = {"weights": 3 << 20, "gradients": 1 << 20, "data": 9 << 20}
 LEDGER = Ledger(
-    phases={}, activations=None, predicted=Predicted(classes={}, kept=0, multiple=3.0, less_than_movement_pct=0.0)
+    phases={"train": Memory(tensors=TENSORS)},
+    activations=None,
+    predicted=Predicted(classes={}, kept=0, multiple=3.0, less_than_movement_pct=0.0),
 )
 
 

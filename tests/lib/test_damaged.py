@@ -198,7 +198,7 @@ def test_a_damaged_run_is_one_row_that_says_what_to_do(root, name):
     restore(path, data)
     assert found[OTHER].status == "done"
     if name == "monitor.jsonl":  # which costs the figures of memory alone
-        assert found[RUN].status == "done" and found[RUN].gpu_memory_mean is None
+        assert found[RUN].status == "done" and found[RUN].train_memory_mean is None
         assert f"{RUN}: the monitor's record: monitor.jsonl: it was changed after it was written" in text
     else:
         assert found[RUN].status == "damaged"

@@ -67,7 +67,7 @@ def inferred(r: Run) -> dict:
     """As if inference had been measured."""
     speeds = {b: 1e3 * b**0.8 for b in (1, 4, 16, 64)}
     speed = [Inference(batch=b, latency_ms=1.0, samples_per_s=s, memory_mib=None) for b, s in speeds.items()]
-    return {"inference": speed, "inference_memory_mean": r.gpu_memory_mean - 20}
+    return {"inference": speed, "inference_memory_mean": r.train_memory_mean - 20}
 
 
 def changed(found: Results, change) -> Results:
@@ -183,9 +183,17 @@ def test_memory_says_where_it_was_read(drawn, key):
     assert ("host process RSS, MiB" in text) == (key != "memory_vs_accuracy_scatter")
 
 
-def test_without_a_ledger_memory_is_the_processs(recorded):
-    _, fig = next(FIGURES["memory_vs_accuracy_scatter"](changed(recorded, lambda r: {"ledger": None})))
-    assert "host process RSS, MiB, mean over training" in texts(fig)
+NVIDIA = "NVIDIA process memory"
+
+
+def on_gpu(r: Run) -> dict:
+    """As if a GPU's driver had reported the memory."""
+    return {"memory_source": NVIDIA, "compared_source": NVIDIA, "compared_memory": r.train_memory_mean}
+
+
+def test_on_a_gpu_memory_is_the_processs(recorded):
+    _, fig = next(FIGURES["memory_vs_accuracy_scatter"](changed(recorded, on_gpu)))
+    assert f"{NVIDIA}, MiB, mean over training" in texts(fig)
 
 
 def test_the_foot_says_under_what_conditions(drawn, recorded):
@@ -219,7 +227,8 @@ def test_without_a_finished_run(recorded, key):
 
 @pytest.mark.parametrize("key", MEMORY)
 def test_without_memory(recorded, key):
-    none = {"gpu_memory_mean": None, "gpu_memory_max": None, "memory_source": None, "efficiency_per_100mib": None}
+    names = "train_memory_mean train_memory_max memory_source compared_memory compared_source efficiency_per_100mib"
+    none = dict.fromkeys(names.split())
     names, why = stems(key, changed(recorded, lambda r: none))
     assert names == [] and why == "no memory was recorded over the training phase of any run"
     if key == MEMORY[0]:
@@ -271,11 +280,11 @@ def test_data_sets_are_never_mixed(recorded):
 
 
 def test_memory_sources_are_never_mixed(recorded):
-    found = changed(recorded, lambda r: {"memory_source": "nvidia process memory"} if r.id == IDS[0] else {})
+    found = changed(recorded, lambda r: on_gpu(r) if r.id == IDS[0] else {})
     suffixes = ["_nvidia_process_memory", "_tensors_of_training"]
     assert stems("memory_vs_accuracy_scatter", found)[0] == [f"memory_vs_accuracy_scatter{s}" for s in suffixes]
     _, fig = next(FIGURES["memory_vs_accuracy_scatter"](found))
-    assert "left out, memory from tensors of training" in texts(fig) and "nvidia process memory, MiB" in texts(fig)
+    assert "left out, memory from tensors of training" in texts(fig) and f"{NVIDIA}, MiB" in texts(fig)
     _, fig = next(FIGURES["model_comparison"](found))
     assert "Memory is not shown" in texts(fig)
 

@@ -58,7 +58,7 @@ HOST_ALONE = {"devices": GPUS[2:], "marks": [], "lost": 0}
     ("header", "rows", "ledger", "want"),
     [
         (HOST_ALONE, [sample(1.0, "train", {"process_memory": 50})], LEDGER, (4.0, measure.TENSORS)),
-        (HOST_ALONE, [sample(1.0, "train", {"process_memory": 50})], None, (50.0, measure.HOST)),
+        (HOST_ALONE, [sample(1.0, "train", {"process_memory": 50})], None, (None, None)),
         (HEADER, record(), LEDGER, (25 / 3, "NVIDIA process memory")),
         (HEADER, [], LEDGER, (None, None)),
     ],
@@ -66,12 +66,11 @@ HOST_ALONE = {"devices": GPUS[2:], "marks": [], "lost": 0}
 def test_runs_are_compared_by_tensors_on_a_cpu_and_by_the_drivers_memory_on_a_gpu(header, rows, ledger, want):
     """Efficiency is of the same memory; the processes' own is kept beside it."""
     found = measure.derived(data(ledger=ledger), header, rows)
-    compared = measure.compared(ledger, found["gpu_memory_mean"], found["memory_source"])
-    assert compared == (want[0] and pytest.approx(want[0]), want[1])
+    assert (found["compared_memory"], found["compared_source"]) == (want[0] and pytest.approx(want[0]), want[1])
     efficiency = want[0] and pytest.approx(100 * 50.0 / want[0])
     assert found["efficiency_per_100mib"] == efficiency
     if header is HOST_ALONE:
-        assert (found["gpu_memory_mean"], found["memory_source"]) == (50.0, measure.HOST)
+        assert (found["train_memory_mean"], found["memory_source"]) == (50.0, measure.HOST)
 
 
 def test_two_devices_add_up():
@@ -82,8 +81,8 @@ def test_two_devices_add_up():
 def test_memory_is_over_training_until_the_next_mark():
     """A sample stands until the next one, or until another phase begins."""
     found = measure.derived(data(), HEADER, record())
-    assert found["gpu_memory_mean"] == pytest.approx((7 * 1 + 9 * 2) / 3)  # evaluation begins at 4
-    assert found["gpu_memory_max"] == 9
+    assert found["train_memory_mean"] == pytest.approx((7 * 1 + 9 * 2) / 3)  # evaluation begins at 4
+    assert found["train_memory_max"] == 9
     assert found["memory_source"] == "NVIDIA process memory"
     assert found["memory_phases"]["train"] == {"process": 9, "device": 30}
     assert found["memory_phases"]["evaluate"] == {"process": 11, "device": 40}

@@ -37,10 +37,12 @@ def test_memory_is_that_of_the_training_phase(root):
     finish(root, "lenet5_adamw_none")
     [r] = results.load(root)
     # 100 MiB for the second until the next sample, 300 for the two until the end of training
-    assert r.gpu_memory_mean == pytest.approx((100.0 * 1 + 300.0 * 2) / 3)
-    assert (r.gpu_memory_max, r.memory_samples) == (300.0, 2)
+    assert r.train_memory_mean == pytest.approx((100.0 * 1 + 300.0 * 2) / 3)
+    assert (r.train_memory_max, r.memory_samples) == (300.0, 2)
     assert r.memory_source == "host process RSS"
-    assert r.efficiency_per_100mib == pytest.approx(100 * 98.0 / (700 / 3))
+    # what runs are compared by is another memory: that of tensors, without the data
+    assert (r.compared_memory, r.compared_source) == (4.0, "tensors of training")
+    assert r.efficiency_per_100mib == pytest.approx(100 * 98.0 / 4)
 
 
 def test_a_gpu_that_reports_the_process_comes_before_the_host(root):
@@ -48,7 +50,7 @@ def test_a_gpu_that_reports_the_process_comes_before_the_host(root):
     both = {"t": 1, "phase": "train", "devices": [[500.0], [40.0]]}
     finish(root, "lenet5_adamw_none", monitor=[header, both])
     [r] = results.load(root)
-    assert (r.gpu_memory_mean, r.memory_source) == (40.0, "NVIDIA process memory")
+    assert (r.train_memory_mean, r.memory_source) == (40.0, "NVIDIA process memory")
 
 
 def test_the_memory_of_several_gpus_is_their_sum(root):
@@ -58,7 +60,7 @@ def test_the_memory_of_several_gpus_is_their_sum(root):
     rows = [{"t": t, "phase": "train", "devices": [[40.0], [500.0], [x]]} for t, x in ((1, 50.0), (2, None), (3, 70.0))]
     finish(root, "lenet5_adamw_none", monitor=[header, *rows])
     [r] = [r for r in results.load(root) if r.id == "lenet5_adamw_none"]
-    assert r.gpu_memory_max == 110
+    assert r.train_memory_max == 110
     assert r.memory_source == "NVIDIA process memory"
 
 
@@ -66,7 +68,7 @@ def test_the_memory_of_several_gpus_is_their_sum(root):
 def test_memory_that_was_not_reported_is_null(root, monitor):
     finish(root, "lenet5_adamw_none", monitor=monitor)
     [r] = results.load(root)
-    assert (r.gpu_memory_mean, r.efficiency_per_100mib) == (None, None)
+    assert {r.train_memory_mean, r.compared_memory, r.compared_source, r.efficiency_per_100mib} == {None}
 
 
 def test_differences_are_from_the_dense_run_of_the_same_arm(root):
@@ -77,6 +79,13 @@ def test_differences_are_from_the_dense_run_of_the_same_arm(root):
     assert (pruned.accuracy_vs_dense, pruned.gpu_memory_vs_dense) == (-0.5, 0.0)
     assert pruned.elapsed_vs_dense_pct == pytest.approx(20.0)
     assert other.accuracy_vs_dense is None  # its own dense run is not there, and adamw's is another arm
+
+
+def test_process_memory_that_is_mostly_the_interpreter_is_remarked(root):
+    """Also where runs are compared by their tensors."""
+    finish(root, "lenet5_adamw_none")
+    text = "\n".join(report.tables(results.load(root), report.as_text))
+    assert "process MiB counts the whole process, with interpreter and libraries (233 MiB); the weights are" in text
 
 
 @pytest.mark.parametrize("change", [{"steps": 359}, {"batch_size": 32}, {"data_hash": "e" * 64}])
@@ -122,6 +131,10 @@ def test_report_files(root):
     written = report.write(results.load(root), graphs=False)
     data = json.loads(written.json.read_text())
     assert (data["schema"], data["commit"], len(data["runs"])) == (SCHEMA, "c0ffee", 2)
+    for r in data["runs"]:
+        assert r["efficiency_per_100mib"] == pytest.approx(100 * r["test_accuracy_last"] / r["compared_memory"])
+        differences = [r["gpu_memory_vs_dense"], r["gpu_memory_saving_pct"], r["accuracy_vs_dense"]]
+        assert [str(d) for d in differences] == ["0.0"] * 3  # and not -0.0
     assert "Memory efficiency leaders" in written.text.read_text()
     assert "| lenet5_adamw_none |" in written.markdown.read_text()
     assert "n = 1 seed (0)" in written.table
@@ -169,7 +182,7 @@ def test_a_damaged_record_of_a_monitor_costs_no_report(root, text):
     run = finish(root, "lenet5_adamw_none")
     run.monitor.write_text(text, encoding="latin-1")
     found = results.load(root)
-    assert (found.runs[0].status, found.runs[0].gpu_memory_mean) == ("done", None)
+    assert (found.runs[0].status, found.runs[0].train_memory_mean) == ("done", None)
     text = report.write(found, graphs=False).text.read_text()
     assert "lenet5_adamw_none: the monitor's record: monitor.jsonl: it was changed after it was written" in text
 
@@ -180,4 +193,4 @@ def test_what_a_sampler_writes_after_the_end_is_not_read(root):
     [before] = results.load(root)
     with run.monitor.open("a") as f:
         f.write(json.dumps(sample(9, "train", 5000.0)) + "\n")
-    assert results.load(root).runs[0].gpu_memory_max == before.gpu_memory_max == 300.0
+    assert results.load(root).runs[0].train_memory_max == before.train_memory_max == 300.0
