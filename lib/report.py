@@ -95,6 +95,17 @@ OPTIMISTIC = {
     "accuracy": Column("test max (optimistic)", number("test_accuracy_optimistic", ".2f")),
     "perplexity": Column("test min (optimistic)", number("test_perplexity_optimistic", ".2f")),
 }
+STABILITY = {
+    word: (
+        Column("run", lambda r: r.id),
+        Column("best epoch", number("best_epoch", "d")),
+        Column("peak", number(f"peak_{word}", ".2f")),
+        Column("peak epoch", number("peak_epoch", "d")),
+        Column("std last 10", number("std_last10", ".2f")),
+        Column("peak to final", number("peak_to_final", ".2f")),
+    )
+    for word in ("accuracy", "perplexity")
+}
 MFU = Column("MFU %", number("mfu_pct", ".1f"))
 STATUS = Column("status", lambda r: r.status)
 
@@ -136,6 +147,7 @@ def body(results: Results, form: Callable) -> Iterator[str]:
         yield f"Take care: {problem}. Finished runs are shown as they recorded themselves."
         yield ""
     yield from tables(results, form)
+    yield from stability(results, form)
     yield from leaders(results, form)
     yield from costs.memory(results, form, f"#{heading}" if heading else "")
     yield from costs.energy(results, form, f"#{heading}" if heading else "")
@@ -178,6 +190,24 @@ def published(results: Results) -> Iterator[str]:
         for remark in (*resident(group), *busy(group)):
             yield ""
             yield f"{remark[0].upper()}{remark[1:]}."
+
+
+def stability(results: Results, form: Callable) -> Iterator[str]:
+    """How steadily runs ended, of those that were evaluated on held-out data."""
+    for (model, dataset), group in results.done.by("model", "dataset").items():
+        rows = [r for r in group if r.peak_epoch is not None]
+        if not rows:
+            continue
+        columns, word = STABILITY[metric(group)], metric(group)
+        yield f"{'## ' if form is as_markdown else ''}Stability: {model} on {dataset}"
+        yield ""
+        yield (
+            f"Validation {word}. best epoch: from the last pruning event on; peak: of the whole run, denser weights "
+            "included; std last 10: over the last ten evaluations; peak to final: how much worse the last one is."
+        )
+        yield ""
+        yield from form([c.head for c in columns], [[c.entry(r) for c in columns] for r in rows])
+        yield ""
 
 
 def leaders(results: Results, form: Callable) -> Iterator[str]:

@@ -104,6 +104,23 @@ def test_unequal_steps_and_missed_sparsity_are_remarked(root):
     assert "Planned and not run" in text
 
 
+def test_the_report_says_how_steadily_runs_ended(root):
+    """Of runs that held data out; a language model's in perplexity."""
+    known = {"best_epoch": 97, "peak_epoch": 48, "std_last10": 0.125, "peak_to_final": 1.5}
+    finish(root, "lenet5_adamw_none", **known, peak_accuracy=98.5)
+    finish(root, "lenet5_adamw_magnitude_50", **known, peak_loss=3.0)
+    finish(root, "lenet5_adamw_magnitude_70")
+    found = results.load(root)
+    rows = [line.split() for line in report.stability(found, report.as_text) if line.startswith("lenet5_")]
+    assert rows[0] == ["lenet5_adamw_none", "97", "98.50", "48", "0.12", "1.50"]
+    assert [row[0] for row in rows] == ["lenet5_adamw_none", "lenet5_adamw_magnitude_50"]
+    written = report.write(found, graphs=False)
+    assert "\nStability: lenet5 on digits\n" in written.text.read_text()
+    assert "\n## Stability: lenet5 on digits\n" in written.markdown.read_text()
+    one = replace(found, runs=(replace(found.runs[1], metric="perplexity", peak_perplexity=20.0855),))
+    assert "20.09" in "\n".join(report.stability(one, report.as_text))
+
+
 def test_groups_and_selection_keep_the_order(root):
     for name in ("lenet5_adamwprune_none", "lenet5_adamw_none", "lenet5_adamw_magnitude_50"):
         finish(root, name)
