@@ -73,7 +73,7 @@ def evolution(optimizer: str, family: Family, data: str):
     down = -(-len(found) // across)
     cut = "The closer view" if views > 1 else "The axis"
     note = f"{cut} is scaled to the last 20% of epochs; what is {q.worse} is cut off"
-    heading, handles = line_legend(family)
+    heading, handles = line_legend(family, AXIS)
     handles += [entry("the others", color=OTHERS, linestyle="solid", linewidth=1)] if views == 1 else []
     size = max(7, 3.6 * across), 2.3 * views * down + 0.5
     fig = page(*size, title, family.foot(note, *about_seeds(family)), [(heading, handles)])

@@ -117,7 +117,7 @@ def model_comparison(results: Results):
         what = columns(family)
         above, below = 2.7, rows_height(family, AXIS)
         notes = [] if family.source else ["Memory is not shown: it was not recorded, or from more than one source"]
-        legends = [hue_legend(family, AXIS), line_legend(family)]
+        legends = [hue_legend(family, AXIS), line_legend(family, AXIS)]
         title = f"{optimizer}: its runs side by side"
         fig = page(14, above + below, title, family.foot(*notes, *about_seeds(family), *family.memory_notes()), legends)
         grid = fig.add_gridspec(2, 1, height_ratios=(above, below))
@@ -173,7 +173,7 @@ def against_sparsity(ax, family: Family) -> None:
         methods.setdefault(family.name(s.r, AXIS), []).append(s)
     for name, settings in methods.items():
         if not settings[0].r.target_sparsity:
-            ax.axhline(settings[0].mean(test), color=hues[name], linewidth=1.3)
+            ax.axhline(settings[0].mean(test), **line_style(family, settings[0].r, hues[name]))
             continue
         settings = sorted(settings, key=lambda s: s.r.target_sparsity)
         x, y = [100 * s.mean("achieved_sparsity") for s in settings], [s.mean(test) for s in settings]

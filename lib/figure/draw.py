@@ -28,8 +28,9 @@ STYLE = {
 }
 DENSE = METHODS[0]
 GREY = "#777777"
+DOTTED = (0, (1, 1.5))  # dense runs, and nothing else
 # By sparsity from the highest down, beside its shade.
-DASHES = ("solid", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (5, 1.4, 1.2, 1.4)))
+DASHES = ("solid", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (5, 1.4, 1.2, 1.4, 1.2, 1.4)))
 STRIP = 0.21  # inches a line of legend
 HEADING = 0.95  # inches from the left edge to a legend's entries
 LETTER = 0.065  # inches a letter of legend
@@ -105,11 +106,23 @@ def shade_legend(family: Family) -> Legend:
     return "sparsity", [*dense, *(entry(f"{percent(s)}%", marker="s", color=c) for s, c in found)]
 
 
-def line_legend(family: Family) -> Legend:
-    """Sparsity as shades and dashes of lines."""
-    found = [(f"{percent(s)}%", line_style(family, r, GREY)) for s, r in one_of_each(family).items()]
-    found[:0] = [("dense", {"color": DENSE, "linewidth": 1.3, "linestyle": "solid"})] if has_dense(family) else []
+def line_legend(family: Family, axis: str) -> Legend:
+    """Sparsity as shades and dashes of lines, as strong as those that are drawn in the hues of an axis."""
+    hues = family.hues(axis)
+    hue = neutral([hues[family.name(r, axis)] for r in family.results if r.target_sparsity])
+    found = [(f"{percent(s)}%", line_style(family, r, hue)) for s, r in one_of_each(family).items()]
+    dense = [r for r in family.results if not r.target_sparsity][:1]
+    found[:0] = [("dense", line_style(family, r, DENSE)) for r in dense]
     return "sparsity", [entry(name, **style) for name, style in found]
+
+
+def neutral(hues: list[str]) -> str:
+    """One hue itself; of several, the grey that is as dark as they are on average."""
+    if len(set(hues)) < 2:
+        return hues[0] if hues else GREY
+    parts = [[int(h[i : i + 2], 16) for i in (1, 3, 5)] for h in set(hues)]
+    luma = [0.299 * r + 0.587 * g + 0.114 * b for r, g, b in parts]
+    return "#" + f"{round(sum(luma) / len(luma)):02x}" * 3
 
 
 def one_of_each(family: Family) -> dict[float, Run]:
@@ -121,9 +134,9 @@ def has_dense(family: Family) -> bool:
 
 
 def line_style(family: Family, r: Run, hue: str) -> dict:
-    """A run's line: thin without pruning, else darker and less broken the sparser."""
+    """A run's line: dotted without pruning, else darker and less broken the sparser."""
     if not r.target_sparsity:
-        return {"color": hue, "linewidth": 1.3 if hue == DENSE else 0.8, "linestyle": "solid", "zorder": 3}
+        return {"color": hue, "linewidth": 1.5, "linestyle": DOTTED, "zorder": 6}
     above = len(family.sparsities) - 1 - family.sparsities.index(r.target_sparsity)
     look = {"color": family.shade(r, hue), "linestyle": DASHES[above % len(DASHES)]}
     return look | {"linewidth": 1.7, "zorder": 4 + family.level(r)}

@@ -12,7 +12,7 @@ DENSE_MATRICES = "Weights in dense matrices, zeros and all: nothing skips them"
 @figure("training_inference_memory")
 def training_inference_memory(results):
     for family in families(results, MEAN, INFERENCE):
-        legends = [hue_legend(family, "optimizer"), line_legend(family)]
+        legends = [hue_legend(family, "optimizer"), line_legend(family, "optimizer")]
         foot = family.foot(*about_seeds(family), DENSE_MATRICES, *family.memory_notes(process=True))
         height = max(3.4, rows_height(family, "optimizer"))
         fig = page(10.5, height, "Memory in training and in inference, and speed of inference", foot, legends)

@@ -122,7 +122,7 @@ def gpu_memory_timeline(results: Results):
         across = panel_columns(len(found))
         down = -(-len(found) // across)
         foot = family.foot(STROKES, *family.memory_notes(process=True))
-        legends = [hue_legend(family, "optimizer"), line_legend(family)]
+        legends = [hue_legend(family, "optimizer"), line_legend(family, "optimizer")]
         fig = page(max(7, 3.1 * across), 2.1 * down + 0.5, "Memory of every run over its time", foot, legends)
         axes, hues = panels(fig, fig.add_gridspec(down, across), len(found)), family.hues("optimizer")
         for ax, settings in zip(axes, found.values(), strict=True):

@@ -17,6 +17,7 @@ from lib.costs import MIB
 from lib.figure import base
 from lib.figure.audit import cell
 from lib.figure.base import FIGURES, Skip, families
+from lib.figure.draw import DASHES, DOTTED, line_style, neutral
 from lib.figure.folder import GraphFolder
 from lib.figure.panel import arms, thinned
 from lib.records import Inference
@@ -318,6 +319,22 @@ def test_colours_mean_the_same_everywhere(recorded):
     assert len(set(base.PALETTE[: len(recorded.order("optimizer"))]) | set(hues.values())) == 6
     methods = [base.colour(recorded, "pruning_method", m) for m in recorded.order("pruning_method")]
     assert not set(methods) & {base.colour(recorded, "optimizer", o) for o in recorded.order("optimizer")}
+
+
+def test_lines_are_those_of_their_legend(drawn, recorded):
+    """A sparsity's line has the colour of its entry. Dense runs alone are dotted."""
+    fig = dict(drawn["accuracy_evolution"])["adamw_accuracy_evolution"]
+    entries = {h.get_label(): h.get_color() for h in fig.legends[0].legend_handles}
+    assert list(entries) == ["dense", "50%", "90%"]
+    assert {line.get_color() for ax in fig.axes for line in ax.lines} == set(entries.values())
+    family = next(families(recorded))
+    assert [line_style(family, r, "#332288")["linestyle"] for r in recorded] == [DOTTED, DASHES[1], DASHES[0]] * 2
+
+
+def test_a_grey_is_as_dark_as_the_hues_it_stands_for():
+    assert neutral(["#332288", "#332288"]) == "#332288"
+    assert neutral(["#000000", "#ffffff"]) == "#808080"
+    assert DOTTED not in DASHES
 
 
 def test_variants_are_told_apart(recorded):
