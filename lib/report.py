@@ -22,7 +22,7 @@ LEADERS = 10
 
 @dataclass(frozen=True)
 class Written:
-    """What a report came to: the table for the terminal, the files, and the graphs that were skipped and why."""
+    """What a report came to: the table for the terminal, the files, and the graphs that were skipped, by reason."""
 
     table: str
     text: Path
@@ -119,7 +119,7 @@ def write(results: Results, graphs: bool = True) -> Written:
     write_atomic(root / "summary_report.txt", "\n".join(body(results, as_text)) + "\n")
     drawn, skipped = render_all(results) if graphs else ([], [])
     pictures = [f"![{p.stem}](graphs/{p.name})" for p in drawn]
-    left = [f"- {name}: {escape_markdown(why)}" for name, why in skipped]
+    left = [f"- {names}: {escape_markdown(why)}" for names, why in skipped]
     markdown = [
         *map(escaped, body(results, as_markdown)),
         "",
@@ -298,8 +298,8 @@ def provenance(results: Results, form: Callable) -> Iterator[str]:
         yield "unknown"
         return
     versions = ", ".join(f"{k} {v}" for k, v in p.versions.items() if v)
-    yield f"commit {p.commit or 'unknown'}{' with local changes ' + p.dirty if p.dirty else ''}; "
-    yield f"Python {p.python}; {versions}; {p.system}; {p.cpu}."
+    commit = f"{p.commit or 'unknown'}{f' with local changes {p.dirty}' if p.dirty else ''}"
+    yield f"commit {commit}; Python {p.python}; {versions}; {p.system}; {p.cpu}."
     for choice, reason in p.not_compiled.items():
         yield ""
         yield f"{choice}_AUTO did without torch.compile, which could not be used: {reason}."

@@ -56,8 +56,8 @@ def show_report(results: Results, written: report.Written, stream: TextIO | None
     print(f"\nreport: {written.markdown}\ndata:   {written.json}", file=stream)
     if written.graphs:
         print(f"graphs: {written.graphs[0].parent} ({len(written.graphs)} files)", file=stream)
-    for name, why in written.skipped:
-        print(f"graph {name} skipped: {why}", file=stream)
+    for names, why in written.skipped:
+        print(f"graphs skipped, {names}: {why}", file=stream)
 
 
 def print_tables(results: Results, console: Console) -> None:

@@ -26,7 +26,7 @@ def main() -> int:
         show_report(found, report.write(found))
     else:
         files, skipped = render_all(found)
-        print("\n".join([*map(str, files), *(f"graph {name} skipped: {why}" for name, why in skipped)]))
+        print("\n".join([*map(str, files), *(f"graphs skipped, {names}: {why}" for names, why in skipped)]))
     return 0
 
 

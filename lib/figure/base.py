@@ -305,15 +305,15 @@ def selected(config: Config) -> list[str]:
 
 
 def render_all(results: Results) -> tuple[list[Path], list[tuple[str, str]]]:
-    """Draw every selected graph into graphs/; the files, and (graph, reason) for each that was skipped. Pictures there
-    that the last report wrote are replaced, and nothing else is. A graph that cannot be drawn costs no report."""
+    """Draw every selected graph into graphs/; the files, and (graphs, reason) for those that were skipped. Pictures
+    there that the last report wrote are replaced, and nothing else is. A graph that cannot be drawn costs no report."""
     try:
         folder = GraphFolder(results.root / "graphs")
     except InputError as why:
         return [], [("all", str(why))]
-    files, skipped = [], []
+    files, skipped, keys = [], [], selected(results.config)
     with folder:
-        for key in selected(results.config):
+        for key in keys:
             try:
                 for stem, fig in FIGURES[key](results):
                     files.append(folder.save(fig, stem))
@@ -322,4 +322,12 @@ def render_all(results: Results) -> tuple[list[Path], list[tuple[str, str]]]:
             except (ArithmeticError, LookupError, TypeError, ValueError) as e:
                 why = f"it cannot be drawn from these values ({type(e).__name__}: {printable_line(str(e))})"
                 skipped.append((key, why))
-    return files, skipped
+    return files, by_reason(skipped, keys)
+
+
+def by_reason(skipped: list[tuple[str, str]], keys: list[str]) -> list[tuple[str, str]]:
+    """(graphs, reason), a reason once, of (graph, reason) pairs; "all" where it is that of every graph in `keys`."""
+    found: dict[str, list[str]] = {}
+    for key, why in skipped:
+        found.setdefault(why, []).append(key)
+    return [("all" if names == keys and len(keys) > 1 else ", ".join(names), why) for why, names in found.items()]

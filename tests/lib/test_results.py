@@ -1,5 +1,6 @@
 """Records from files alone: statuses, memory of the training phase, comparisons only where runs match, the report."""
 
+import io
 import json
 from dataclasses import replace
 
@@ -8,7 +9,9 @@ from results_kit import HEADER, PROVENANCE, finish, make_root, sample, write_lin
 
 from lib import report, results
 from lib.config import InputError
+from lib.figure.base import by_reason
 from lib.schema import SCHEMA
+from lib.terminal import show_report
 
 
 @pytest.fixture
@@ -156,6 +159,22 @@ def test_report_files(root):
     assert "| lenet5_adamw_none |" in written.markdown.read_text()
     assert "n = 1 seed (0)" in written.table
     assert "c0ffee" in written.table
+    assert "commit c0ffee; Python 3.11; torch 2; Linux; CPU.\n" in written.text.read_text()
+
+
+def test_one_line_says_that_no_graph_could_be_drawn(root):
+    (root / "lenet5_adamw_none" / "error.txt").write_text("ValueError: no\n")
+    written = report.write(results.load(root))
+    assert written.skipped == [("all", "no run has finished")]
+    out = io.StringIO()
+    show_report(results.load(root), written, out)
+    assert out.getvalue().splitlines()[-1] == "graphs skipped, all: no run has finished"
+
+
+def test_graphs_that_were_skipped_are_named_by_reason():
+    skipped, keys = [("a", "x"), ("b", "y"), ("c", "x")], ["a", "b", "c"]
+    assert by_reason(skipped, keys) == [("a, c", "x"), ("b", "y")]
+    assert by_reason([("a", "x")], ["a"]) == [("a", "x")]
 
 
 def test_rows_of_different_code_and_busy_hours_are_remarked(root):
