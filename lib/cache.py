@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,11 +18,15 @@ OVERRIDE = "ADAMWPRUNE_CACHE"
 
 
 def cache_folder() -> Path:
-    """ADAMWPRUNE_CACHE, else XDG_CACHE_HOME/adamwprune, else ~/.cache/adamwprune (the XDG base directory rules)."""
+    """ADAMWPRUNE_CACHE, else XDG_CACHE_HOME/adamwprune, else ~/.cache/adamwprune (the XDG base directory rules), and
+    where there is no home a folder of the user's number beside the temporary files."""
     if given := os.environ.get(OVERRIDE):
         return Path(given)
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "adamwprune"
+    try:
+        return (base if base.is_absolute() else Path.home() / ".cache") / "adamwprune"
+    except RuntimeError:  # a user without a name, as in a container under a bare number
+        return Path(tempfile.gettempdir()) / f"adamwprune-{os.getuid()}"
 
 
 def read_cache(kind: str, key: Mapping) -> dict | None:

@@ -1,6 +1,7 @@
 """The user's cache folder: what was written comes back under the same key, and nothing damaged does."""
 
 import json
+import os
 
 import pytest
 
@@ -57,3 +58,18 @@ def test_where_it_lies(monkeypatch, tmp_path):
     for none in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", none)
         assert cache_folder() == tmp_path / ".cache" / "adamwprune"
+
+
+def test_a_user_without_a_home_has_a_folder_nevertheless(monkeypatch, tmp_path):
+    """As in a container that runs under a bare number."""
+
+    def nobody(cls):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("ADAMWPRUNE_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("pathlib.Path.home", classmethod(nobody))
+    assert cache_folder() == tmp_path / f"adamwprune-{os.getuid()}"
+    write_cache("steps", KEY, {"seconds": 0.5})
+    assert read_cache("steps", KEY) == {"seconds": 0.5}
