@@ -6,6 +6,7 @@ soon as it is known: {"form", "reason" (null where it works), "traceback"}.
 
 import json
 import os
+import secrets
 import sys
 import traceback
 
@@ -23,9 +24,10 @@ STEPS = 2
 def update(device: torch.device) -> None:
     """Take steps of AdamW in the compiled and in the eager form; raise where they differ by more than roundings."""
     found = []
+    beta1 = 0.9 + secrets.randbits(24) * 2.0**-40  # a constant of the code: code of an earlier trial is no answer
     for compiled in (True, False):
         p = nn.Parameter(torch.linspace(-1, 1, SMALL, device=device))
-        optimizer = Adam([{"params": [p]}], Hyper(1e-2, weight_decay=0.1), eps=1e-8, compiled=compiled)
+        optimizer = Adam([{"params": [p]}], Hyper(1e-2, weight_decay=0.1, beta1=beta1), eps=1e-8, compiled=compiled)
         for step in range(STEPS):
             p.grad = (p.detach() * (7 + step)).sin()
             optimizer.step()

@@ -1,8 +1,9 @@
-"""Whether torch.compile can be had on this machine: tried once, in a process of its own, and remembered. No torch here.
+"""Whether torch.compile can be had on this machine: tried before runs, in a process of its own. No torch here.
 
 Two forms are compiled: the Adam family's `update` (UPDATE_COMPILED) and the `model`'s training step (COMPILE_YES).
-What is remembered holds for the facts that compiling depends on: versions, device, compilers, Python's headers, the
-folder that compiled code goes to, and our own code.
+Runs are started on a trial of now, since not all that compiling depends on can be seen (a full disk, a package of the
+system that is gone). The last trial is remembered for plans, as long as the facts that can be seen are the same:
+versions, device, compilers, Python's headers, the folder that compiled code goes to, and our own code.
 """
 
 import contextlib
@@ -30,10 +31,13 @@ from lib.config import write_atomic
 from lib.monitor.base import BACKENDS
 
 PATIENCE_S = 600.0  # for each form; on a busy core half a minute each was seen
-FAILED_FOR_S = 86400.0  # after which a failure is tried again, for it may have had a cause that no fact tells
+FAILED_FOR_S = 86400.0  # after which a plan takes a failure for unknown, for its cause may be one that no fact tells
 KIND = "compile"
 CODE = ("lib/compile_probe.py", "lib/optim/kernel/*.py")
 SETTINGS = re.compile(r"TORCH|TRITON|CUDA_HOME|CUDA_PATH|LD_LIBRARY_PATH|CPATH|C.*_INCLUDE_PATH|TMPDIR|OMP_PREFIX")
+
+
+tried: dict[str, dict] = {}  # facts -> form -> entry, of this process: each is tried once, and a cache may be read-only
 
 
 @dataclass(frozen=True)
@@ -51,20 +55,37 @@ class Trial:
 
 def known_trials(forms: Iterable[str], device: str) -> dict[str, Trial | None]:
     """Return what is remembered of each form on a device ("cpu", "cuda"); None where it has to be tried."""
-    kept = read_cache(KIND, facts(device)) or {}
+    now = facts(device)
+    kept = (read_cache(KIND, now) or {}) | tried.get(_key(now), {})
     return {form: _remembered(kept.get(form)) for form in forms}
 
 
 def try_compiling(forms: Iterable[str], device: str) -> dict[str, Trial]:
-    """Return whether each form can be compiled on a device, trying those that are not known. Never raises for what
-    fails to compile, and takes seconds to a minute where something has to be tried."""
-    known = known_trials(forms, device)
-    if wanted := [form for form, trial in known.items() if trial is None]:
-        print("trying torch.compile on this machine; the answer is remembered ...", file=sys.stderr, flush=True)
-        found = {form: _as_kept(form, said) for form, said in _probe(wanted, device).items()}
-        write_cache(KIND, facts(device), (read_cache(KIND, facts(device)) or {}) | found)
-        known |= {form: _remembered(entry) for form, entry in found.items()}
-    return known
+    """Return whether each form can be compiled on a device, trying those that this process has not tried, whatever is
+    remembered. Never raises for what fails to compile, and takes ten seconds to a minute where something is tried."""
+    forms, now = list(forms), facts(device)
+    done = tried.get(_key(now), {})
+    if wanted := [form for form in forms if form not in done]:
+        print("trying torch.compile on this machine ...", file=sys.stderr, flush=True)
+        _remember(now, {form: _as_kept(form, said) for form, said in _probe(wanted, device).items()})
+    done = tried.get(_key(now), {})
+    return {form: Trial(done[form]["reason"], done[form]["log"]) for form in forms}
+
+
+def remember_failure(form: str, device: str, reason: str, traceback: str) -> Trial:
+    """Keep that a run could not compile what the trial before it could: it is not tried again by this process."""
+    entry = _as_kept(form, {"reason": reason, "traceback": traceback})
+    _remember(facts(device), {form: entry})
+    return Trial(entry["reason"], entry["log"])
+
+
+def _remember(now: dict, found: dict[str, dict]) -> None:
+    tried[_key(now)] = tried.get(_key(now), {}) | found
+    write_cache(KIND, now, (read_cache(KIND, now) or {}) | found)
+
+
+def _key(now: dict) -> str:
+    return json.dumps(now, sort_keys=True)
 
 
 def _remembered(entry) -> Trial | None:

@@ -150,8 +150,8 @@ def compiling_notes(config: Config, specs: Sequence[RunSpec]) -> Iterator[str]:
         asked = f"{form.choice}_{form.chosen(config).upper()}"
         if trial is None:
             yield (
-                f"{asked}: {form.compiled} for {models} is a guess, for torch.compile has not been tried here (the "
-                f"first run does)"
+                f"{asked}: {form.compiled} for {models} is a guess, for torch.compile has not been tried here "
+                f"(`make` does, before the first run)"
             )
         elif not trial.works:
             yield f"{asked} is {form.plain} here, for torch.compile cannot be used: {trial.reason}"

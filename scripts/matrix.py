@@ -11,6 +11,7 @@ import lib  # noqa: E402
 try:
     from lib import kconfig, overrides, runner
     from lib.describe import describe
+    from lib.resolve import check_compiling
     from lib.rundir import find_root
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
@@ -33,6 +34,7 @@ def main() -> int:
     if args.command == "plan":
         config = configured() if args.format == "text" else quietly(configured)
         plan = runner.check(config)
+        check_compiling(config, plan.specs)
         lines = (
             (s.id for s in plan.specs)
             if args.format == "ids"
