@@ -7,7 +7,7 @@ L2  spec, matrix, overrides, cli, hyper, batching, allocator, compiling, resolve
     peak, ledger, forecast, ids: from a configuration to runs and their files
 L3  task, language, build, world, parallel, fit, footprint, scores, probe, trainer, inference, record, measure,
     results, costs, remarks, audit: training, and what was written
-L4  figure, gputop, report, terminal, progress, estimate, describe, runner, main: what a person calls
+L4  figure, gputop, report, terminal, progress, estimate, describe, fallback, runner, main: what a person calls
 L5  the model folders and scripts, which import this library and are never imported by it
 
 docs/architecture.md says why.

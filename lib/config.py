@@ -15,7 +15,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -93,8 +93,9 @@ class Config(Mapping[str, str]):
     def text(self) -> str:
         return "".join(format_line(n, v, self._kinds[n]) for n, v in self._values.items())
 
-    def write(self, path: str | Path) -> None:
-        write_atomic(path, self.text())
+    def write(self, path: str | Path, head: Sequence[str] = ()) -> None:
+        """Write the whole file, with these lines as comments before it."""
+        write_atomic(path, "".join(f"# {line}\n" for line in head) + self.text())
 
     def replace(self, values: Mapping[str, str]) -> "Config":
         """A copy with these symbols set; each must be known here already."""

@@ -25,6 +25,11 @@ class Running:
     def __post_init__(self):
         self.begun = self.clock()
 
+    def restart(self) -> None:
+        """Be as before the first line of its metrics."""
+        self.steps, self.step, self.first, self.latest, self.offset = None, 0, 0.0, 0.0, 0
+        self.quality = self.sparsity = ""
+
     def start(self, steps: int, now: float) -> None:
         self.steps, self.step, self.first = max(1, steps), 0, now
 

@@ -52,6 +52,7 @@ def probe(task, config: Config, spec: RunSpec) -> int:
 
 def alone(task, config: Config) -> int:
     """A run from flags: a matrix of one, in a results directory of its own, with its report."""
+    from lib.fallback import go_without
     from lib.runner import prepare
     from lib.terminal import show_report
 
@@ -70,6 +71,8 @@ def alone(task, config: Config) -> int:
     run = rundir.RunDir(root / specs[0].id)
     print(f"results: {root}", flush=True)
     code = one(task, run, Config.load(run.config), specs[0])
+    if code and go_without(root, run, ()):
+        code = one(task, run, Config.load(run.config), specs[0])
     found = results.load(root)
     show_report(found, report.write(found))
     return code
@@ -80,6 +83,7 @@ def one(task, run: rundir.RunDir, config: Config, spec: RunSpec) -> int:
     if count := launch.devices(config):
         return launch.together(run, spec, count)
     allocator.fix_thresholds()
+    from lib.fallback import failure_line
     from lib.trainer import train
 
     try:
@@ -88,6 +92,11 @@ def one(task, run: rundir.RunDir, config: Config, spec: RunSpec) -> int:
         if isinstance(e, KeyboardInterrupt) or launch.INTERRUPTED.is_set():
             note_interrupt(run)
             raise KeyboardInterrupt from None
+        if lost := uncompiled(e, config):
+            traceback.print_exception(e)
+            if failed(run, f"{traceback.format_exc()}{failure_line(*lost)}\n"):
+                print(failure_line(*lost), file=sys.stderr)
+            return 1
         if isinstance(e, InputError):
             if e.__cause__:
                 traceback.print_exception(e)
@@ -100,6 +109,15 @@ def one(task, run: rundir.RunDir, config: Config, spec: RunSpec) -> int:
         traceback.print_exc()
         return 1
     return 0 if status == "done" else 1
+
+
+def uncompiled(error: BaseException, config: Config) -> tuple[str, str] | None:
+    """The form that the error of a run is about, where it compiles that, and why it could not."""
+    from lib.optim.kernel.inductor import uncompiled as compiler_says
+    from lib.resolve import FORMS
+
+    found = compiler_says(error)
+    return found if found and FORMS[found[0]].chosen(config) == FORMS[found[0]].compiled else None
 
 
 def note_interrupt(run: rundir.RunDir) -> None:

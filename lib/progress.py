@@ -74,6 +74,10 @@ class Progress:
         if self.live and self.clock() - self.drawn >= EVERY:
             self._draw()
 
+    def restart(self, job) -> None:
+        """Forget what was read of a run that is to be run again from its start."""
+        self._read(job).restart()
+
     def _read(self, job) -> Running:
         if job not in self.runs:
             self.runs[job] = self.forecast.begin(job.run_dir.name)

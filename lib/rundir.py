@@ -28,6 +28,7 @@ import os
 import shutil
 import stat
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -62,14 +63,15 @@ class RunDir:
         self.error = self.path / "error.txt"
         self.files = (self.config, self.spec_file, self.metrics, self.monitor, self.last, self.best)
 
-    def create(self, config: Config, spec: RunSpec) -> "RunDir":
-        """Make the directory, with its config and its spec. Raises InputError where it cannot be written."""
+    def create(self, config: Config, spec: RunSpec, head: Sequence[str] = ()) -> "RunDir":
+        """Make the directory, with its config, headed by these lines, and its spec. Raises InputError where it cannot be
+        written."""
         self.refuse_foreign()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise InputError(f"cannot make {self.path}: {why(e)}") from None
-        config.write(self.config)
+        config.write(self.config, head)
         write_record(self.spec_file, spec)
         return self
 

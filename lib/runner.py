@@ -11,6 +11,7 @@ from lib.data.base import DATASETS, MissingData
 from lib.describe import pruning_schedule
 from lib.estimate import PROBE_FROM_S, describe_costs
 from lib.executor.base import EXECUTORS, ExecutorOptions, Job
+from lib.fallback import make_run, note_uncompiled, run_jobs
 from lib.files import read_tail
 from lib.matrix import Plan, check_distribution
 from lib.matrix import plan as make_plan
@@ -18,15 +19,13 @@ from lib.monitor.client import MonitorOptions
 from lib.optim.base import OPTIMIZERS
 from lib.prune.base import PruningOptions
 from lib.resolve import (
-    check_compiling,
     check_devices,
     check_sharding,
     lengths,
-    pinned,
     resolve,
     settle_compiling,
 )
-from lib.rundir import ROOT, RunDir, amend_origin, config_changed, locked, new_root, place, read_origin
+from lib.rundir import ROOT, RunDir, config_changed, locked, new_root, place, read_origin
 from lib.spec import RunSpec
 
 # What every run imports, and a data set's own; a fork inherits them.
@@ -41,7 +40,6 @@ class Failures(Exception):
 def check(config: Config) -> Plan:
     """Expand, and make everything that can be wrong with a run wrong now: settings, schedules."""
     plan = make_plan(config)
-    check_compiling(config, plan.specs)
     check_devices(config)
     for options in (hyper.Training, MonitorOptions, ExecutorOptions):
         config.read(options)
@@ -63,18 +61,10 @@ def prepare(config: Config) -> Path:
     config, reasons = settle_compiling(config, plan.specs)
     require_data(config, plan)
     root = new_root(config["RESULTS"], config)
-    note_uncompiled(root, reasons)
+    note_uncompiled(root, config, reasons)
     for spec in plan.specs:
-        RunDir(root / spec.id).create(pinned(config, spec), spec)
+        make_run(root, config, RunDir(root / spec.id), spec)
     return root
-
-
-def note_uncompiled(root: Path, reasons: dict[str, str]) -> None:
-    """Write down, and say, why AUTO does without compiling in a results directory."""
-    if reasons:
-        amend_origin(root, not_compiled=read_origin(root).not_compiled | reasons)
-    for choice, reason in reasons.items():
-        print(f"{choice}_AUTO does without torch.compile, which cannot be used here: {reason}", file=sys.stderr)
 
 
 def require_data(config: Config, plan: Plan) -> None:
@@ -156,17 +146,16 @@ def run_pending(root: Path, plan: Plan, failed_only: bool) -> None:
     require_data(config, plan)
     todo = pending(root, failed_only)
     config, reasons = settle_compiling(config, [spec_of(plan, d) for d in todo])
-    if reasons:  # a continued directory: what could be compiled when it was begun no longer can
-        config.write(root / "config")
-        note_uncompiled(root, reasons)
+    note_uncompiled(root, config, reasons)  # what could be compiled when a continued directory was begun no longer can
     for d in todo:
-        d.create(pinned(config, spec_of(plan, d)), spec_of(plan, d)).clear()
+        make_run(root, config, d, spec_of(plan, d))
+        d.clear()
     work, imports = jobs(root, todo)
     costs = relative_costs(config, [spec_of(plan, d) for d in todo])
     with Progress(len(work), costs) as progress:
         executor = EXECUTORS[config.read(ExecutorOptions).executor](imports=imports, poll=progress.poll)
         try:
-            for job, status in executor.run(work):
+            for job, status in run_jobs(root, executor, work, progress.restart):
                 require_root(root)
                 explain(RunDir(job.run_dir), status)
                 progress.ended(job, status)

@@ -57,7 +57,7 @@ LAYERS = [
         "audit",
         "compile_probe",
     },
-    {"main", "report", "terminal", "progress", "figure", "estimate", "describe", "runner", "gputop"},
+    {"main", "report", "terminal", "progress", "figure", "estimate", "describe", "runner", "fallback", "gputop"},
 ]
 LAYER = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 # Rooms that know nothing of one another.

@@ -13,10 +13,12 @@ import pytest
 from lib import compiling, describe, kconfig, overrides, report, results, runner
 from lib.compiling import KIND, Trial, facts, known_trials, try_compiling
 from lib.config import Config, InputError
+from lib.executor.base import Status
+from lib.fallback import failure_line
 from lib.matrix import plan
 from lib.provenance import cores
-from lib.resolve import FORMS, pinned
-from lib.rundir import ROOT, read_origin
+from lib.resolve import FORMS, check_compiling, pinned
+from lib.rundir import ROOT, RunDir, read_origin
 
 REASON = "CppCompileError: C++ compile error: fatal error: Python.h: No such file or directory"
 
@@ -24,6 +26,7 @@ REASON = "CppCompileError: C++ compile error: fatal error: Python.h: No such fil
 @pytest.fixture(autouse=True)
 def empty_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("ADAMWPRUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(compiling, "tried", {})
 
 
 @pytest.fixture
@@ -73,7 +76,23 @@ def test_what_was_found_is_remembered(answers):
     assert asked == [(("update",), "cpu"), (("model",), "cpu")]
 
 
-def test_a_failure_is_tried_again_after_a_day(answers, monkeypatch):
+@pytest.mark.parametrize("folder", ["cache", "nowhere/cache"])
+def test_a_process_tries_once_and_the_next_one_anew(answers, monkeypatch, tmp_path, folder):
+    """What worked may fail by now without a fact that tells, as on a full disk. Also where no cache can be written."""
+    (tmp_path / "nowhere").touch()
+    monkeypatch.setenv("ADAMWPRUNE_CACHE", str(tmp_path / folder))
+    asked = answers(update=None)
+    for _ in range(2):
+        assert try_compiling(["update"], "cpu")["update"].works
+    assert len(asked) == 1
+    compiling.tried.clear()  # another process
+    asked = answers(update=REASON)
+    assert try_compiling(["update"], "cpu")["update"].reason == REASON
+    assert known_trials(["update"], "cpu")["update"].reason == REASON
+    assert len(asked) == 2
+
+
+def test_a_failure_is_unknown_to_a_plan_after_a_day(answers, monkeypatch):
     asked, now = answers(update=None, model=REASON), time.time()
     try_compiling(["update", "model"], "cpu")
     monkeypatch.setattr(time, "time", lambda: now + compiling.FAILED_FOR_S + 60)
@@ -138,7 +157,11 @@ def test_auto_does_without_for_the_whole_directory(answers, tmp_path, capsys):
     assert FORMS["update"].chosen(Config.load(root / "config")) == "eager"
     assert forms(root) == {"resnet18_sgd_none": "eager", "resnet18_adamwprune_none": "eager"}
     assert read_origin(root).not_compiled == {"UPDATE": REASON}
-    assert f"UPDATE_AUTO does without torch.compile, which cannot be used here: {REASON}" in capsys.readouterr().err
+    said = f"UPDATE_AUTO does without torch.compile, which cannot be used here: {REASON}"
+    assert said in capsys.readouterr().err
+    for path in (root / "config", *root.glob("*/config")):
+        assert path.read_text().startswith(f"# {said}\n")
+    runner.refuse_changed(root)
     assert REASON in "\n".join(report.body(results.load(root), report.as_text))
     assert notes(config()) == [f"UPDATE_AUTO is eager here, for torch.compile cannot be used: {REASON}"]
     assert asked == [(("update",), "cpu")]
@@ -165,6 +188,59 @@ def test_a_directory_that_is_continued_on_a_poorer_machine_goes_on(answers, tmp_
     assert read_origin(root).not_compiled == {"UPDATE": REASON}
 
 
+class Failing:
+    """An executor whose compiled runs fail of that, and whose eager ones end well; `ran` is what each did."""
+
+    def __init__(self):
+        self.ran = []
+
+    def run(self, jobs):
+        for job in jobs:
+            d = RunDir(job.run_dir)
+            form = FORMS["update"].chosen(Config.load(d.config))
+            self.ran.append((d.path.name, form))
+            if form == "compiled":
+                d.error.write_text(f"Traceback\n{failure_line('update', REASON)}\n")
+            yield job, Status("failed" if form == "compiled" else "done", int(form == "compiled"))
+
+
+def run_failing(root, monkeypatch) -> list:
+    executor = Failing()
+    monkeypatch.setattr(runner, "EXECUTORS", {"local": lambda imports, poll: executor})
+    runner.run_pending(root, plan(Config.load(root / "config")), failed_only=False)
+    return executor.ran
+
+
+TWO = {"OPTIMIZER_SGD": "n", "OPTIMIZER_ADAMW": "y"}
+
+
+def test_compiling_that_fails_in_a_run_costs_no_run(answers, tmp_path, monkeypatch):
+    """The trial went well, and the run's own compiling does not: the directory goes on without, and says why."""
+    answers(update=None)
+    root = runner.prepare(config(RESULTS=str(tmp_path / "r"), **TWO))
+    first, second = "resnet18_adamw_none", "resnet18_adamwprune_none"
+    assert run_failing(root, monkeypatch) == [(first, "compiled"), (second, "eager"), (first, "eager")]
+    assert set(forms(root).values()) == {"eager"}
+    assert not (root / first / "error.txt").exists()
+    why = read_origin(root).not_compiled["UPDATE"]
+    assert why.startswith(f"{REASON} (in {first}, after a trial that went well; traceback: ")
+    assert "Traceback" in Path(why.split("traceback: ")[1].rstrip(")")).read_text()
+    assert why in "\n".join(report.body(results.load(root), report.as_text))
+    assert (root / first / "config").read_text().startswith("# UPDATE_AUTO does without torch.compile")
+    runner.refuse_changed(root)
+    assert notes(config()) == [f"UPDATE_AUTO is eager here, for torch.compile cannot be used: {REASON}"]
+
+
+def test_compiling_by_name_that_fails_in_a_run_fails_it(answers, tmp_path, monkeypatch):
+    answers(update=None)
+    root = runner.prepare(config(RESULTS=str(tmp_path / "r"), UPDATE_COMPILED="y", **TWO))
+    assert [form for _, form in run_failing(root, monkeypatch)] == ["compiled"] * 2
+    found = results.load(root)
+    assert [r.status for r in found] == ["failed"] * 2
+    assert all(REASON in r.reason and 'SET="UPDATE_EAGER=y"' in r.reason for r in found)
+    assert read_origin(root).not_compiled == {}
+
+
 @pytest.mark.parametrize(
     ("name", "asked", "plain", "symbols"),
     [
@@ -175,9 +251,9 @@ def test_a_directory_that_is_continued_on_a_poorer_machine_goes_on(answers, tmp_
 def test_a_wish_by_name_is_an_error_that_is_mended_by_its_own_line(answers, tmp_path, name, asked, plain, symbols):
     given = config("lenet5", RESULTS=str(tmp_path / "r"), **symbols)
     assert [n for n in notes(given) if "a guess" in n] != []
-    runner.check(given)  # not known yet
+    check_compiling(given, plan(given).specs)  # not known yet
     answers(**{name: REASON})
-    for attempt in (runner.prepare, runner.check):  # the second has it from the cache
+    for attempt in (runner.prepare, lambda c: check_compiling(c, plan(c).specs)):  # the second has it from the cache
         with pytest.raises(InputError) as e:
             attempt(given)
         assert f"{asked} is set, and torch.compile cannot be used here: {REASON} (traceback: " in str(e.value)
@@ -187,7 +263,7 @@ def test_a_wish_by_name_is_an_error_that_is_mended_by_its_own_line(answers, tmp_
     [line] = [part for part in str(e.value).split("`") if part.startswith("make SET=")]
     assert line == f'make SET="{plain}=y"'
     mended = overrides.apply(given, {"SET": shlex.split(line)[1].removeprefix("SET=")})
-    runner.check(mended)
+    check_compiling(mended, plan(mended).specs)
     assert FORMS[name].chosen(mended) == FORMS[name].plain
 
 
@@ -223,12 +299,23 @@ exec g++ "$@"
 """
 
 
+FULL_AFTER_THE_TRIAL = """#!/bin/sh
+grep -q compile_probe /proc/$PPID/cmdline || { echo "error: No space left on device" >&2; exit 1; }
+exec g++ "$@"
+"""
+
+
 def nothing(tmp_path):
     return {}, ()
 
 
 def no_compiler(tmp_path):
-    return {"CXX": "/nonexistent/g++", "CC": "/nonexistent/gcc"}, ()
+    return {"CXX": "/nonexistent/g++"}, ()
+
+
+def no_c_compiler(tmp_path):
+    """Triton needs it, and code for a CPU does not."""
+    return {"CC": "/nonexistent/gcc"}, ()
 
 
 def no_headers(tmp_path):
@@ -257,6 +344,7 @@ def no_execution(tmp_path):
     ("missing", "says"),
     [
         (nothing, None),
+        (no_c_compiler, None),
         (no_compiler, "No working C++ compiler found"),
         (no_headers, "Python.h: No such file"),
         (no_folder, "File exists"),
@@ -294,3 +382,19 @@ def test_a_run_from_flags_goes_on_without_a_compiler(repo, tmp_path):
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "UPDATE_COMPILED is set" in done.stderr and "No working C++ compiler" in done.stderr
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no /proc")
+def test_a_run_from_flags_goes_on_where_compiling_fails_after_the_trial(repo, tmp_path):
+    wrapper = tmp_path / "g++"
+    wrapper.write_text(FULL_AFTER_THE_TRIAL)
+    wrapper.chmod(0o755)
+    flags = ["--dataset", "digits", "--max-iters", "1", "--batch-size", "2", "--eval-batch-size", "150"]
+    env = {"CXX": str(wrapper), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "code"), "OMP_NUM_THREADS": str(cores())}
+    done = repo.script("resnet18/train.py", *flags, "--results", str(tmp_path / "r"), **env)
+    assert done.returncode == 0, done.stderr
+    assert "UPDATE_COMPILED is set" not in done.stderr
+    assert "No space left on device" in read_origin(tmp_path / "r").not_compiled["UPDATE"]
+    assert "No space left on device" in (tmp_path / "r" / "report.md").read_text()
+    assert set(forms(tmp_path / "r").values()) == {"eager"}

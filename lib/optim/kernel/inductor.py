@@ -34,8 +34,8 @@ def compile_once(f: Callable, *example, shortest: int, longest: int) -> Callable
         return _compile(f, example, shortest, longest)
     except Exception as e:
         raise CannotCompile(
-            f"UPDATE_COMPILED is set, and torch.compile cannot be used here: {cause(e)}: mend that, or update without "
-            f'it: `make SET="UPDATE_EAGER=y"`, or `--update eager` of a train.py'
+            f"the update cannot be compiled, for torch.compile cannot be used here: {cause(e)}: mend that, or update "
+            f'without it: `make SET="UPDATE_EAGER=y"`, or `--update eager` of a train.py'
         ) from e
 
 
@@ -77,6 +77,18 @@ def _compile(f: Callable, example: tuple, shortest: int, longest: int) -> Callab
 def position(example: tuple, given) -> int | None:
     """Return the place in `example` of an argument of the graph; None is its length."""
     return next(i for i, x in enumerate(example) if x is given) if torch.is_tensor(given) else None
+
+
+def uncompiled(error: BaseException) -> tuple[str, str] | None:
+    """Return the form that torch.compile failed for ("update", "model") and why; None for an error of another kind."""
+    chain = [error]
+    while (e := chain[-1].__cause__ or chain[-1].__context__) is not None and e not in chain:
+        chain.append(e)
+    for e in chain:
+        if isinstance(e, CannotCompile):
+            return "update", cause(e)
+    compiler = any(type(e).__module__.startswith(("torch._dynamo", "torch._inductor", "triton")) for e in chain)
+    return ("model", cause(error)) if compiler else None
 
 
 def cause(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lib.optim.kernel import onepass
+from lib.optim.kernel.inductor import CannotCompile, uncompiled
 
 RULE = onepass.Rule(mask="state", spikes=True, clip=True, amsgrad=True)
 
@@ -100,7 +101,7 @@ except InputError as e:
 """
     done = repo.script("-c", code, CXX="/nonexistent", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
-    assert "said: UPDATE_COMPILED is set" in done.stdout and "UPDATE_EAGER=y" in done.stdout
+    assert "said: the update cannot be compiled" in done.stdout and "UPDATE_EAGER=y" in done.stdout
 
 
 @pytest.mark.slow
@@ -110,6 +111,7 @@ def test_nothing_is_computed_in_double(repo, tmp_path):
 import torch
 from torch._inductor.utils import run_and_get_code
 from lib.optim.kernel import onepass
+from lib.optim.kernel.inductor import CannotCompile, uncompiled
 for mask in ("none", "state", "stored"):
     rule = onepass.Rule(mask=mask, spikes=True, clip=True, amsgrad=True, l2=0.1, beta1=0.8)
     _, code = run_and_get_code(onepass.kernel, rule)
@@ -125,3 +127,31 @@ def test_no_worker_is_left_behind():
     before = psutil.Process().children(recursive=True)
     fresh(onepass.Rule(beta1=0.77))
     assert psutil.Process().children(recursive=True) == before
+
+
+def test_a_compiler_that_is_gone_is_named():
+    """In the run itself, after a trial that went well."""
+    from torch._inductor import config
+
+    with (
+        config.patch({"cpp.cxx": (None, "/nonexistent/g++")}),
+        pytest.raises(CannotCompile, match="No working C\\+\\+ compiler") as e,
+    ):
+        fresh(onepass.Rule(beta1=0.7 + 2**-20))
+    form, reason = uncompiled(e.value)
+    assert (form, reason.split(":")[0]) == ("update", "InvalidCxxCompiler")
+    with pytest.raises(RuntimeError) as other:
+        torch.ones(2) @ torch.ones(3)
+    assert uncompiled(other.value) is None
+
+
+def test_a_model_that_cannot_be_compiled_is_told_from_one_that_fails():
+    from torch._inductor import config
+
+    def loss(x):
+        return (x * (2.25 + 2**-19)).sin().sum()
+
+    torch._dynamo.reset()
+    with config.patch({"cpp.cxx": (None, "/nonexistent/g++")}), pytest.raises(Exception, match="C\\+\\+ compiler") as e:
+        torch.compile(loss)(torch.ones(3000))
+    assert uncompiled(e.value)[0] == "model"
