@@ -64,8 +64,8 @@ class RunDir:
         self.files = (self.config, self.spec_file, self.metrics, self.monitor, self.last, self.best)
 
     def create(self, config: Config, spec: RunSpec, head: Sequence[str] = ()) -> "RunDir":
-        """Make the directory, with its config, headed by these lines, and its spec. Raises InputError where it cannot be
-        written."""
+        """Make the directory, with its config, headed by these lines, and its spec. Raises InputError where it
+        cannot be written."""
         self.refuse_foreign()
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -43,9 +43,7 @@ def test_two_linked_cards():
     assert backend.sample(second, {5}).process_memory is None  # not ours: unknown, not 0
 
 
-@pytest.mark.skipif(
-    not hasattr(pynvml, "NVML_FI_DEV_PCIE_COUNT_TX_BYTES"), reason="nvidia-ml-py that is older than they"
-)
+@pytest.mark.skipif(not hasattr(pynvml, "NVML_FI_DEV_PCIE_COUNT_TX_BYTES"), reason="an older nvidia-ml-py")
 def test_pcie_by_counters_and_their_wrap():
     backend = nvidia("counters")
     [device] = backend.devices()
