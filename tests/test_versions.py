@@ -1,6 +1,7 @@
 """The tests with other versions of packages: which versions those are, and how what was found is counted."""
 
 import importlib
+import json
 import re
 
 import pytest
@@ -38,6 +39,38 @@ def test_a_row_takes_the_place_of_the_earlier_one(tmp_path, monkeypatch):
         ("torch 2.11.0", "3.12.1", 1),
         ("lowest", "3.11.7", 1),
     ]
+
+
+def interpreter(tmp_path, answer: dict):
+    """What prints this in the place of Python, and notes that it was called for something else."""
+    path = tmp_path / "python"
+    path.write_text(f"""#!/bin/sh
+case "$1" in -c) echo '{json.dumps(answer)}';; *) echo "$@" >> {tmp_path}/called;; esac
+""")
+    path.chmod(0o755)
+    return path
+
+
+def test_the_lowest_have_a_torchvision(tmp_path):
+    python = interpreter(tmp_path, {"torch": "2.11.0", "torchvision": None, "without": "ImportError: no"})
+    with pytest.raises(InputError, match="lowest: torchvision cannot be imported \\(ImportError: no"):
+        versions.facts(python, "lowest")
+    assert not (tmp_path / "called").exists()
+    assert versions.facts(python, "torch 2.11.0")["torchvision"] is None
+    assert "uninstall" in (tmp_path / "called").read_text()
+
+
+@pytest.mark.parametrize(("ci", "args", "kept"), [("", [], True), ("true", [], False), ("", ["--no-record"], False)])
+def test_ci_leaves_the_record_alone(monkeypatch, capsys, ci, args, kept):
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr("sys.argv", ["versions.py", "lowest", *args])
+    row = {"set": "lowest", "passed": 1, "failed": 0, "skipped": 0}
+    monkeypatch.setattr(versions, "tested", lambda name, requirements: row)
+    rows = []
+    monkeypatch.setattr(versions, "keep", rows.extend)
+    assert versions.main() == 0
+    assert bool(rows) is kept
+    assert "CI=true make check-lowest" in (versions.ROOT / ".ci" / "run").read_text()
 
 
 @pytest.mark.parametrize(
