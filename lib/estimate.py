@@ -28,6 +28,7 @@ from lib.peak import peak_flops
 from lib.records import AllResults
 from lib.resolve import choose, lengths, parameters, pinned, resolve, trains_on_gpu
 from lib.rundir import RunDir, newest, place
+from lib.sanitize import printable_line
 from lib.spec import RunSpec
 
 KIND, SCHEMA = "steps", 1  # of what is kept in the cache
@@ -49,10 +50,15 @@ WIDEST = 0.5  # of this machine's memory, that a probe may take
 MIB = 1024 * 1024
 
 
+class ProbeFailed(Exception):
+    """Nothing was measured; the message says why."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """What the runs of one model on one data set take. source: "recorded", "measured" or "guess". activations: bytes
-    that a backward pass of a micro-batch needs; share: the part of a micro-batch that was measured."""
+    that a backward pass of a micro-batch needs; share: the part of a micro-batch that was measured; problem: why
+    measuring failed."""
 
     step_s: float
     evaluation_s: float
@@ -63,6 +69,7 @@ class Cost:
     prunable: int | None = None
     share: float = 1.0
     busy: bool = False
+    problem: str = ""
 
     def run_s(self, length: hyper.Length, sparse: bool) -> float:
         """Seconds of a run: start, steps, validations, and the tests of its last and best weights."""
@@ -133,10 +140,12 @@ def missing_data(config: Config, plan: Plan) -> Iterator[str]:
 def cost(group: Group, probe: float | None = None) -> Cost:
     """The best that is known of a group's runs."""
     known = recorded_costs().get(run_key(group))
-    measured, guess = read_cache(KIND, probe_key(group)), guessed(group)
-    if measured is None and probe is not None and known is None and work_s(group, guess) > probe:
-        measured = run_probe(group)
-    guess = (measured and measured_cost(measured)) or guess
+    guess = measured_cost(read_cache(KIND, probe_key(group)) or {}) or guessed(group)
+    if guess.source == "guess" and probe is not None and known is None and work_s(group, guess) > probe:
+        try:
+            guess = measured_cost(run_probe(group)) or guess
+        except ProbeFailed as e:
+            guess = dataclasses.replace(guess, problem=str(e))
     if known is not None:
         return dataclasses.replace(guess, step_s=known[0], evaluation_s=known[1], source="recorded")
     return guess
@@ -188,11 +197,11 @@ def probe_key(group: Group) -> dict:
     }
 
 
-def run_probe(group: Group) -> dict | None:
-    """Measure a few steps in a process of its own, and keep what comes out, unless other work disturbed it; None where
-    nothing does."""
+def run_probe(group: Group) -> dict:
+    """Measure a few steps in a process of its own, and keep what comes out, unless other work disturbed it. Raises
+    ProbeFailed where nothing does."""
     if too_large(group):
-        return None
+        raise ProbeFailed("too large for this machine's memory")
     config = choose(choose(group.config, "UPDATE", "eager"), "COMPILE", "no")  # compiling takes a minute
     with tempfile.TemporaryDirectory() as folder:
         run = RunDir(Path(folder) / group.spec.id).create(config, group.spec)
@@ -203,14 +212,27 @@ def run_probe(group: Group) -> dict | None:
             done = subprocess.run(
                 command, env=env, capture_output=True, text=True, timeout=PROBE_S, stdin=subprocess.DEVNULL
             )
-            found = json.loads(done.stdout.splitlines()[-1])
-        except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
-            return None
-    if not isinstance(found, dict):
-        return None
+        except subprocess.TimeoutExpired:
+            raise ProbeFailed(f"took over {PROBE_S} s") from None
+        except OSError as e:
+            raise ProbeFailed(str(e)) from None
+    found = probe_output(done)
     if not found.get("busy"):
         write_cache(KIND, probe_key(group), found)
     return found
+
+
+def probe_output(done: subprocess.CompletedProcess) -> dict:
+    """Return what a probe printed as its last line; raise ProbeFailed with the last line of its errors where that is
+    nothing."""
+    with contextlib.suppress(ValueError, IndexError):
+        found = json.loads(done.stdout.splitlines()[-1])
+        if done.returncode == 0 and isinstance(found, dict) and measured_cost(found):
+            return found
+    if done.returncode:
+        said = [line for line in map(printable_line, done.stderr.split("\n")) if line]
+        raise ProbeFailed(said[-1] if said else f"it ended with status {done.returncode}")
+    raise ProbeFailed("it printed no measurement")
 
 
 def too_large(group: Group) -> bool:
@@ -276,6 +298,8 @@ def memory_line(group: Group, known: Cost) -> str:
     line = f"memory: {span} a run of {group.name}: weights, gradients, state, masks"
     if known.activations:
         return f"{line}\n  and {mib(known.activations)} of activations (measured)"
+    if known.problem:
+        return f"{line}\n  and activations, which could not be measured"
     return f"{line}\n  and activations, which `make plan PROBE=y` measures"
 
 
@@ -285,7 +309,8 @@ def basis(group: Group, known: Cost) -> str:
         return f"from finished runs here, {seconds(known.step_s)} a step of {group.name}"
     if known.source == "guess":
         where = "this GPU" if trains_on_gpu(group.config) else "this CPU"
-        return f"a guess from the arithmetic of {group.name} on {where}: PROBE=y measures"
+        how = f"measuring failed ({known.problem})" if known.problem else "PROBE=y measures"
+        return f"a guess from the arithmetic of {group.name} on {where}: {how}"
     part = "" if known.share == 1.0 else f", from {100 * known.share:.2g}% of a micro-batch"
     busy = ", while the machine was busy with other work" if known.busy else ""
     return f"measured here: {seconds(known.step_s)} a step of {group.name}{part}{busy}"

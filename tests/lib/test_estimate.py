@@ -163,7 +163,7 @@ def test_each_data_set_is_estimated_with_its_own_batch_and_arithmetic():
 
 def test_make_measures_only_what_takes_long(monkeypatch, quickstart):
     asked = []
-    monkeypatch.setattr(estimate, "run_probe", lambda group: asked.append(group.name))
+    monkeypatch.setattr(estimate, "run_probe", lambda group: asked.append(group.name) or {})
     short = overrides.apply(quickstart, {"MAX_ITERS": "3"})
     estimate.cost(group(quickstart))
     estimate.cost(group(short), estimate.PROBE_FROM_S)
@@ -177,22 +177,45 @@ def test_a_model_too_large_for_this_machine_is_not_probed(monkeypatch):
     found = group(overrides.apply(preset("gpt2-vanilla-baseline"), {"SET": "GPT2_SIZE_1558M=y DEVICE_CPU=y"}))
     monkeypatch.setattr(estimate, "WIDEST", 1e-6)
     monkeypatch.setattr(estimate.subprocess, "run", None)
-    assert estimate.run_probe(found) is None
+    line = estimate.basis(found, estimate.cost(found, 0.0))
+    assert line.endswith("measuring failed (too large for this machine's memory)")
 
 
-@pytest.mark.parametrize("output", ["", "no JSON\n", "[]\n", "3\n"])
-def test_a_probe_that_says_nothing_leaves_the_guess(monkeypatch, capsys, quickstart, output):
-    class Done:
-        stdout = output
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("import sys; sys.exit('TypeError: no \\x1b[31msuch thing')", "TypeError: no ?[31msuch thing"),
+        ("import sys; print('{}'); sys.exit(3)", "it ended with status 3"),
+        ("print('no JSON')", "it printed no measurement"),
+        ("print('[]')", "it printed no measurement"),
+        ("print('{}')", "it printed no measurement"),
+        ("pass", "it printed no measurement"),
+    ],
+)
+def test_a_probe_that_fails_says_why(monkeypatch, capsys, tmp_path, quickstart, code, says):
+    (tmp_path / "lenet5").mkdir()
+    (tmp_path / "lenet5" / "train.py").write_text(code)
+    monkeypatch.setattr(estimate, "ROOT", tmp_path)
+    found = group(quickstart)
+    known = estimate.cost(found, 0.0)
+    assert known.source == "guess"
+    assert estimate.basis(found, known).endswith(f"on this CPU: measuring failed ({says})")
+    assert "activations, which could not be measured" in estimate.memory_line(found, known)
 
-    monkeypatch.setattr(estimate.subprocess, "run", lambda *given, **more: Done)
-    assert estimate.cost(group(quickstart), 0.0).source == "guess"
+
+def test_a_probe_that_takes_too_long_is_given_up(monkeypatch, capsys, quickstart):
+    def run(command, **given):
+        raise estimate.subprocess.TimeoutExpired(command, given["timeout"])
+
+    monkeypatch.setattr(estimate.subprocess, "run", run)
+    assert estimate.cost(group(quickstart), 0.0).problem == "took over 60 s"
 
 
 @pytest.mark.parametrize(("busy", "kept"), [(False, "measured"), (True, "guess")])
 def test_a_probe_is_kept_unless_the_machine_was_busy(monkeypatch, capsys, quickstart, busy, kept):
     class Done:
         stdout = "something\n" + json.dumps(MEASURED | {"busy": busy}) + "\n"
+        returncode = 0
 
     monkeypatch.setattr(estimate.subprocess, "run", lambda *given, **more: Done)
     first = estimate.cost(group(quickstart), 0.0)
