@@ -309,7 +309,7 @@ def basis(group: Group, known: Cost) -> str:
         return f"from finished runs here, {seconds(known.step_s)} a step of {group.name}"
     if known.source == "guess":
         where = "this GPU" if trains_on_gpu(group.config) else "this CPU"
-        how = f"measuring failed ({known.problem})" if known.problem else "PROBE=y measures"
+        how = f"measuring failed ({known.problem})" if known.problem else "`make plan PROBE=y` measures"
         return f"a guess from the arithmetic of {group.name} on {where}: {how}"
     part = "" if known.share == 1.0 else f", from {100 * known.share:.2g}% of a micro-batch"
     busy = ", while the machine was busy with other work" if known.busy else ""
