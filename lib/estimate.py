@@ -108,7 +108,8 @@ def groups(config: Config, specs: Iterable[RunSpec]) -> list[Group]:
 
 def describe_costs(config: Config, plan: Plan, probe: float | None = None) -> Iterator[str]:
     """Data that is missing, memory and start of a run, and the time of the whole matrix. A few steps of each model are
-    measured first where they are not known and are guessed to take more than `probe` seconds in all; None: never."""
+    measured first where they are not known and are guessed to take more than `probe` seconds in all; None: never; 0:
+    also where the machine was busy when they were measured."""
     yield from missing_data(config, plan)
     found = [(group, cost(group, probe)) for group in groups(config, plan.specs)]
     for group, known in found:
@@ -141,7 +142,8 @@ def cost(group: Group, probe: float | None = None) -> Cost:
     """The best that is known of a group's runs."""
     known = recorded_costs().get(run_key(group))
     guess = measured_cost(read_cache(KIND, probe_key(group)) or {}) or guessed(group)
-    if guess.source == "guess" and probe is not None and known is None and work_s(group, guess) > probe:
+    unknown = guess.source == "guess" or guess.busy and probe == 0  # which asks for a better measurement
+    if unknown and probe is not None and known is None and work_s(group, guess) > probe:
         try:
             guess = measured_cost(run_probe(group)) or guess
         except ProbeFailed as e:
@@ -198,8 +200,7 @@ def probe_key(group: Group) -> dict:
 
 
 def run_probe(group: Group) -> dict:
-    """Measure a few steps in a process of its own, and keep what comes out, unless other work disturbed it. Raises
-    ProbeFailed where nothing does."""
+    """Measure a few steps in a process of its own, and keep what comes out. Raises ProbeFailed where nothing does."""
     if too_large(group):
         raise ProbeFailed("too large for this machine's memory")
     config = choose(choose(group.config, "UPDATE", "eager"), "COMPILE", "no")  # compiling takes a minute
@@ -217,8 +218,7 @@ def run_probe(group: Group) -> dict:
         except OSError as e:
             raise ProbeFailed(str(e)) from None
     found = probe_output(done)
-    if not found.get("busy"):
-        write_cache(KIND, probe_key(group), found)
+    write_cache(KIND, probe_key(group), found)
     return found
 
 
@@ -312,7 +312,8 @@ def basis(group: Group, known: Cost) -> str:
         how = f"measuring failed ({known.problem})" if known.problem else "`make plan PROBE=y` measures"
         return f"a guess from the arithmetic of {group.name} on {where}: {how}"
     part = "" if known.share == 1.0 else f", from {100 * known.share:.2g}% of a micro-batch"
-    busy = ", while the machine was busy with other work" if known.busy else ""
+    again = f"measuring again failed ({known.problem})" if known.problem else "`make plan PROBE=y` measures again"
+    busy = f", while the machine was busy with other work: {again}" if known.busy else ""
     return f"measured here: {seconds(known.step_s)} a step of {group.name}{part}{busy}"
 
 

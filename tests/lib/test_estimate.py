@@ -211,17 +211,30 @@ def test_a_probe_that_takes_too_long_is_given_up(monkeypatch, capsys, quickstart
     assert estimate.cost(group(quickstart), 0.0).problem == "took over 60 s"
 
 
-@pytest.mark.parametrize(("busy", "kept"), [(False, "measured"), (True, "guess")])
-def test_a_probe_is_kept_unless_the_machine_was_busy(monkeypatch, capsys, quickstart, busy, kept):
+def test_what_a_busy_machine_measured_counts_until_a_quiet_one_has_measured(monkeypatch, capsys, quickstart):
     class Done:
-        stdout = "something\n" + json.dumps(MEASURED | {"busy": busy}) + "\n"
-        returncode = 0
+        returncode, stderr = 0, ""
+
+    def measures(**found):
+        Done.stdout = "something\n" + json.dumps(MEASURED | found) + "\n"
+        return estimate.cost(group(quickstart), 0.0)
 
     monkeypatch.setattr(estimate.subprocess, "run", lambda *given, **more: Done)
-    first = estimate.cost(group(quickstart), 0.0)
-    assert first.source == "measured"
-    assert ("busy with other work" in estimate.basis(group(quickstart), first)) == busy
-    assert estimate.cost(group(quickstart)).source == kept
+    assert measures(busy=True, step_s=2.0).busy
+    for probe in (None, estimate.PROBE_FROM_S):  # `make plan`, `make`
+        known = estimate.cost(group(quickstart), probe)
+        assert (known.source, known.busy, known.step_s, known.activations) == ("measured", True, 2.0, 50 << 20)
+    said_of = estimate.basis(group(quickstart), known)
+    assert said_of.endswith("while the machine was busy with other work: `make plan PROBE=y` measures again")
+    Done.returncode = 1
+    failed = estimate.cost(group(quickstart), 0.0)
+    assert (failed.step_s, failed.problem) == (2.0, "it ended with status 1")
+    Done.returncode = 0
+    assert not measures(busy=False, step_s=1.0).busy
+    Done.stdout = "not asked again"
+    known = estimate.cost(group(quickstart), 0.0)
+    assert (known.step_s, known.busy, known.problem) == (1.0, False, "")
+    assert estimate.basis(group(quickstart), known) == "measured here: 1 s a step of lenet5 on digits"
 
 
 def test_the_batch_is_in_the_plan(quickstart):
