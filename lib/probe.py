@@ -6,6 +6,7 @@ it, which is said, and scaled.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 
@@ -22,13 +23,14 @@ from lib.rundir import place
 from lib.spec import RunSpec
 from lib.world import World
 
-STEP_S = 0.8  # that a measured part should take, and
+STEP_S = 0.5  # that a measured part should take, and
 LEAST = 3, 1.0  # how often it is measured at least, and for how many seconds
 BUSY = 0.5  # of the time of all threads, below which others had the cores
-BUDGET_S = 5.0  # for all that is timed: from then on each is timed once
-FIRST = 8  # samples of the very first part
-SHORTEST = 64  # tokens of the very first part of a language model
+BUDGET_S = 4.0  # for the model and all that is timed: from then on each is timed once, unprepared
+FIRST = 2  # samples of the very first part, or
+SHORTEST = 64  # tokens, of a language model
 TOKENS = 65_536  # of a whole split, whose size is not known before it is read
+RANDOM = 1 << 20  # made-up values that are drawn; more of them are these over again
 LOADED = 64  # pixels of side up to which a data set is one that is held in memory, whose loading is timed too
 
 
@@ -45,14 +47,14 @@ def measure(task, config: Config, spec: RunSpec) -> dict:
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     world = World(build.device(training.device))
     recipe, _ = build.cut(task, spec.dataset, read_recipe(config, spec.model, spec.dataset), training, world)
-    run = Steps(task, config, spec, recipe, world.device, training)
+    run = Steps(task, config, spec, recipe, world.device, training, until=begun + BUDGET_S)
     share, gradients_s = run.gradients()
     step_s = gradients_s * recipe.batch_size / (training.ddp_num_gpus * run.micro) + run.update()
     return {
         "step_s": step_s,
-        "evaluation_s": run.evaluation(),
+        "evaluation_s": run.evaluation(gradients_s / run.micro),
         "load_s": load_seconds(spec.dataset, config),
-        "activations": run.activations(),
+        "activations": round(run.activations),
         "share": share,
         "busy": run.busy,
         "parameters": sum(p.numel() for p in run.model.parameters()),
@@ -64,20 +66,26 @@ def measure(task, config: Config, spec: RunSpec) -> dict:
 class Steps:
     """The parts of a step, each to be timed: one process, one micro-batch of made-up data."""
 
-    def __init__(self, task, config: Config, spec: RunSpec, recipe, device: torch.device, training: Training):
+    def __init__(self, task, config: Config, spec: RunSpec, recipe, device: torch.device, training: Training, until):
         self.task, self.recipe, self.spec, self.device, self.training = task, recipe, spec, device, training
         self.micro = recipe.micro_batch or max(1, recipe.batch_size // training.ddp_num_gpus)
-        self.data = made_up(task, spec.dataset, recipe, device, self.micro)
         self.model = build.model(task, spec, recipe, device)
         self.optimizer, _, _ = build.optimizer(list(self.model.named_parameters()), spec, config, recipe)
-        self.batch = self.part = self.draw(self.micro)
-        self.wall = self.worked = 0.0
-        self.until = time.perf_counter() + BUDGET_S
+        self.text = not isinstance(DATASETS[spec.dataset], Dataset)
+        self.wall = self.worked = self.activations = 0.0
+        self.until = until
 
-    def draw(self, samples: int) -> tuple:
+    @property
+    def late(self) -> bool:
+        return time.perf_counter() > self.until
+
+    def made_up(self, samples: int):
+        return made_up(self.task, self.spec.dataset, self.recipe, self.device, samples)
+
+    def draw(self, data, samples: int) -> tuple:
         """A batch as training takes it, with what augmentation costs."""
         recipe = dataclasses.replace(self.recipe, batch_size=samples)
-        return next(iter(self.task.batches(self.data, recipe, torch.Generator().manual_seed(0))))
+        return next(iter(self.task.batches(data, recipe, torch.Generator().manual_seed(0))))
 
     def loss(self, part: tuple, smoothing: float = 0.0):
         with torch.autocast(self.device.type, torch.bfloat16, self.training.precision == "bf16"):
@@ -88,36 +96,44 @@ class Steps:
         self.loss(part, self.recipe.label_smoothing).backward()
 
     def gradients(self) -> tuple[float, float]:
-        """(the share of a micro-batch that was measured, seconds that all of it takes)."""
-        text = self.batch[0].ndim == 2
-        first, share = cut(self.batch, 0.0 if text else FIRST / self.micro, SHORTEST)
-        self.backward(first)  # libraries choose and allocate
-        seconds = self.timed(lambda: self.backward(first), (1, 0.0)) / share
-        self.part, share = cut(self.batch, STEP_S / seconds, SHORTEST)
-        self.backward(self.part)
-        return share, self.timed(lambda: (self.draw(len(self.part[0])), self.backward(self.part)), LEAST) / share
+        """(the share of a micro-batch that was measured, seconds that all of it takes): of a part that grows until it
+        takes long enough to be timed, or is the whole."""
+        wanted = 0.0 if self.text else FIRST / self.micro
+        while True:
+            rows = min(self.micro, max(1 if self.text else FIRST, round(wanted * self.micro)))
+            data = self.made_up(rows)
+            part, share = cut(self.draw(data, rows), wanted * self.micro / rows, SHORTEST)
+            share *= rows / self.micro
+            self.activations = self.saved_by_backward(part) / share  # and libraries choose and allocate
+            seconds = self.timed(lambda part=part: self.backward(part), (1, 0.0))
+            if share == 1.0 or seconds > STEP_S / 2 or self.late:
+                break
+            wanted = min(1.0, share * STEP_S / seconds)
+        if not self.late:
+            seconds = self.timed(lambda: (self.draw(data, rows), self.backward(part)), LEAST)
+        return share, seconds / share
 
     def update(self) -> float:
         """Seconds of the optimizer's step; the first makes its state."""
         self.optimizer.step()
         return self.timed(self.optimizer.step, (3, 0.1))
 
-    def evaluation(self) -> float:
-        """Seconds of one validation, from a batch of it or a part of one."""
-        split = self.data.test
-        size = self.recipe.eval_batch_size
+    def evaluation(self, sample_s: float) -> float:
+        """Seconds of one validation, from a batch of it or a part of one; sample_s: what a sample's gradients take."""
         samples = evaluated(self.spec.dataset, self.recipe)
-        batch = next(iter(split.in_order(min(size, samples))))
-        part, share = cut(batch, 3 * self.part[0].numel() / batch[0].numel(), SHORTEST)
+        rows = max(1, min(self.recipe.eval_batch_size, samples, round(STEP_S / sample_s)))
+        batch = next(iter(self.made_up(rows).test.in_order(rows)))
+        part, share = cut(batch, STEP_S / sample_s / rows, SHORTEST)
         self.model.eval()
         with torch.inference_mode():
-            self.loss(part)
+            if not self.late:
+                self.loss(part)
             seconds = self.timed(lambda: self.loss(part), (2, 0.3)) / share
         self.model.train()
         return seconds * samples / len(batch[0])
 
-    def activations(self) -> int:
-        """Bytes that are saved for a backward pass of one micro-batch."""
+    def saved_by_backward(self, part: tuple) -> int:
+        """Do a backward pass; return the bytes that were saved for it."""
         seen, saved = {p.untyped_storage().data_ptr() for p in self.model.parameters()}, []
 
         def pack(t):
@@ -125,8 +141,8 @@ class Steps:
             return t
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            self.loss(self.part, self.recipe.label_smoothing)
-        return round(sum(saved) * self.batch[0].numel() / self.part[0].numel())
+            self.backward(part)
+        return sum(saved)
 
     def timed(self, call: Callable, least: tuple[int, float]) -> float:
         """The least seconds of a call, over so many calls and seconds at least: what else the machine does adds."""
@@ -138,7 +154,7 @@ class Steps:
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
             found.append(time.perf_counter() - before)
-            if time.perf_counter() > self.until:
+            if self.late:
                 break
         self.wall += time.perf_counter() - begun
         self.worked += time.process_time() - worked
@@ -173,23 +189,24 @@ def evaluated(dataset: str, recipe) -> int:
 
 
 def made_up(task, dataset: str, recipe, device: torch.device, samples: int):
-    """Data of the shapes of a data set, random, and no more of it than a few batches take."""
+    """So many samples of the shapes of a data set, random."""
     record = DATASETS[dataset]
     drawn = torch.Generator().manual_seed(0)
+
+    def values(end: int, dtype: torch.dtype, *shape: int):
+        count = math.prod(shape)
+        some = torch.randint(end, (min(RANDOM, count),), dtype=dtype, generator=drawn)
+        return some.repeat(-(-count // len(some)))[:count].reshape(shape).numpy()
+
     if isinstance(record, Dataset):
-        count = max(samples, min(recipe.eval_batch_size, record.sizes["validation"]))
-        shape = (count, record.channels, record.side, record.side)
-        split = (
-            torch.randint(256, shape, dtype=torch.uint8, generator=drawn).numpy(),
-            torch.randint(record.classes, (count,), generator=drawn).numpy(),
-        )
+        images = values(256, torch.uint8, samples, record.channels, record.side, record.side)
+        split = images, values(record.classes, torch.int64, samples)
         flat = (0.5,) * record.channels
         raw = Images(split, split, split, flat, flat, "")
     else:
         name = record.tokenizers[0] if recipe.tokenizer == "auto" else recipe.tokenizer
         end = {"bytes": 256}.get(name, 50256)
-        count = recipe.block * min(64, max(2, recipe.eval_batch_size)) + 1
-        stream = torch.randint(end, (count,), dtype=torch.int32, generator=drawn).numpy()
+        stream = values(end, torch.int32, recipe.block * max(2, samples) + 1)
         lengths = torch.ones(end + 1, dtype=torch.int64).numpy()
         raw = Text(stream, stream, stream, Tokenizer(name, None, None, end, lengths), "")
     return task.splits(raw, dataset, recipe, device, full_train=False)

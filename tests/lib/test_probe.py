@@ -82,18 +82,51 @@ def test_a_whole_batch_is_scaled_from_a_part(tmp_path):
 
     class Timed(probe.Steps):
         def gradients(self):
-            return 0.5, 3.0
+            return 0.5, 3.2
 
         def update(self):
             return 1.0
 
-        def evaluation(self):
-            return 2.0
-
-        part = property(lambda self: self.batch, lambda self, value: None)
+        def evaluation(self, sample_s):
+            return 20 * sample_s
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "Steps", Timed)
         task = importlib.import_module("lenet5.train").make_task()
         found = probe.measure(task, config, spec)
-    assert (found["step_s"], found["evaluation_s"], found["share"]) == (7.0, 2.0, 0.5)
+    assert (found["step_s"], found["evaluation_s"], found["share"]) == (7.4, 2.0, 0.5)
+
+
+@pytest.mark.parametrize("model", ["lenet5", "gpt2"])
+def test_what_takes_too_long_is_done_once_on_the_smallest_part(monkeypatch, tmp_path, model):
+    """The gradients twice, for the first time costs more; the rest once. No more is made up than that takes."""
+    monkeypatch.setattr(probe, "BUDGET_S", 0.0)
+    monkeypatch.setattr(probe, "STEP_S", 1e-6)
+    made, done, plain = [], [], probe.made_up
+    monkeypatch.setattr(probe, "made_up", lambda *given: made.append(given[-1]) or plain(*given))
+    monkeypatch.setattr(probe.Steps, "loss", counted(probe.Steps.loss, done))
+    _, config, spec = run(tmp_path, model)
+    probe.measure(importlib.import_module(f"{model}.train").make_task(), config, spec)
+    first, least = (1, 1) if model == "gpt2" else (2, 1)
+    assert made == [first, least]
+    assert done == ([(1, 64)] * 3 if model == "gpt2" else [2, 2, least])
+
+
+def counted(loss, done):
+    def counting(self, part, *more):
+        done.append(tuple(part[0].shape) if part[0].ndim == 2 else len(part[0]))
+        return loss(self, part, *more)
+
+    return counting
+
+
+def test_a_part_grows_until_it_can_be_timed(monkeypatch, tmp_path):
+    """The whole batch where it is fast; and a part saves its share of what a backward pass needs."""
+    _, config, spec = run(tmp_path, "lenet5")
+    task = importlib.import_module("lenet5.train").make_task()
+    found = []
+    for step_s in (1e-6, 60.0):
+        monkeypatch.setattr(probe, "STEP_S", step_s)
+        found.append(probe.measure(task, config, spec))
+    assert [f["share"] for f in found] == [2 / 64, 1.0]
+    assert found[0]["activations"] == pytest.approx(found[1]["activations"], rel=0.01)
