@@ -114,11 +114,17 @@ def apply(base: Mapping[str, str] | None, lines: Iterable[tuple[str, str, str]])
 
 def tidy(path: str | Path) -> tuple[Config, list[str]]:
     """What `make olddefconfig` does: keep the lines that survive, and name each one that was dropped."""
-    kept, dropped = [], []
-    for line in read_lines(path):
+    kept, dropped, lines = [], [], read_lines(path)
+    last = {name: (value, where) for name, value, where in lines}
+    for name, value, where in lines:
+        counts, at = last[name]
         try:
-            _symbol(line[0], line[2])
-            kept.append(line)
+            _symbol(name, where)
+            if at == where:
+                kept.append((name, value, where))
+            elif value not in ("", counts):
+                again = f"is set again in line {at.rpartition(':')[2]}, which counts"
+                dropped.append(f"{where}: CONFIG_{name}={value} {again}")
         except InputError as e:
             dropped.append(str(e))
     _assign({name: value for name, value, _ in kept})

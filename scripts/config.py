@@ -70,7 +70,8 @@ def olddefconfig() -> None:
     for line in dropped:
         print(f"dropped: {line}")
     state = "is written, but has no runs yet" if say_missing(config) else "is complete"
-    print(f".config {state}{f'; {len(dropped)} lines dropped (kept in .config.old)' if dropped else ''}")
+    lines = f"{len(dropped)} line{'s' * (len(dropped) != 1)}"
+    print(f".config {state}{f'; {lines} dropped (kept in .config.old)' if dropped else ''}")
 
 
 def savedefconfig() -> None:

@@ -193,6 +193,24 @@ def test_tidy_names_each_line_that_it_drops(tmp_path):
     assert dict(kconfig.load(path)) == dict(config)
 
 
+def test_tidy_keeps_the_last_line_of_a_symbol(tmp_path):
+    """And says which earlier ones it dropped: those that said something else."""
+    path = tmp_path / "config"
+    lines = [
+        'ADAMWPRUNE_BETA1=""',
+        "LENET5_EPOCHS=7",
+        "OPTIMIZER_ADAM=y",
+        "OPTIMIZER_ADAMWPRUNE=y",
+        "OPTIMIZER_ADAM=n",
+        "ADAMWPRUNE_BETA1=0.9",
+        "LENET5_EPOCHS=7",
+    ]
+    path.write_text("".join(f"CONFIG_{line}\n" for line in ["MODEL_LENET5=y", *lines]))
+    config, dropped = kconfig.tidy(path)
+    assert dropped == [f"{path}:4: CONFIG_OPTIMIZER_ADAM=y is set again in line 6, which counts"]
+    assert (config["ADAMWPRUNE_BETA1"], config["OPTIMIZER_ADAM"], config["LENET5_EPOCHS"]) == ("0.9", "n", "7")
+
+
 def test_prompt():
     assert kconfig.prompt("SPAM_THETA") == "Spike threshold"
     assert kconfig.prompt("NO_SUCH") is None
