@@ -128,7 +128,7 @@ venv: .venv/installed
 	@echo "installing what the tests need besides"
 	$(call install,.[dev])
 
-menuconfig: $(READY) ## choose models, optimizers, methods, sparsities in a full-screen menu
+menuconfig: $(READY) ## choose what runs in a full-screen menu
 	@$(RUN) scripts/config.py menuconfig
 # The stem goes through the environment too: in the recipe's own line the shell would expand it.
 defconfig-%: export PRESET = $*
@@ -136,29 +136,29 @@ defconfig-%: $(READY) ## take a preset as .config
 	@$(RUN) scripts/config.py defconfig "$$PRESET"
 savedefconfig: $(READY) ## write .config in its shortest form to ./defconfig
 	@$(RUN) scripts/config.py savedefconfig
-olddefconfig: $(READY) ## complete .config, and name the lines that no longer mean anything
+olddefconfig: $(READY) ## complete .config, and name the lines it cannot keep
 	@$(RUN) scripts/config.py olddefconfig
 list-defconfigs: $(READY) ## the presets, and the question each answers
 	@$(RUN) scripts/config.py list
-plan: $(READY) ## what would run, why not the rest, memory, how long (FORMAT=ids: ids alone; PROBE=y: measure)
+plan: $(READY) ## what would run, memory, time (FORMAT=ids, PROBE=y: measure)
 	@$(RUN) scripts/matrix.py plan --format "$$FORMAT" --probe "$$PROBE"
-run: $(READY) ## run the matrix of .config (without one: the preset quickstart), then the report
+run: $(READY) ## run the matrix of .config, then write the report
 	@$(RUN) scripts/matrix.py run
-continue: $(READY) ## do what is left of the newest results, or of RESULTS=dir
+continue: $(READY) ## do what is left of the newest results
 	@$(RUN) scripts/matrix.py continue
 rerun-failed: $(READY) ## run the failed runs of a results directory again
 	@$(RUN) scripts/matrix.py rerun-failed
-report: $(READY) ## rebuild report and graphs from the newest results, or RESULTS=dir
+report: $(READY) ## rebuild report and graphs of the newest results
 	@$(RUN) scripts/report.py report
 update-graphs: $(READY) ## rebuild the graphs alone
 	@$(RUN) scripts/report.py graphs
-audit: $(READY) ## which scores of state pruning agree on the runs of the newest results, or of RESULTS=dir
+audit: $(READY) ## which scores of state pruning agree on these runs
 	@$(RUN) scripts/audit.py
 data: $(READY) ## check the data sets of .config, download what is missing
 	@$(RUN) scripts/data.py
-docs: $(READY) ## write the tables of README and docs from the records in docs/results
+docs: $(READY) ## write the tables of README and docs from docs/results
 	@$(RUN) scripts/docs.py
-gputop: $(READY) ## the monitor, live: every GPU and the host, and who uses them
+gputop: $(READY) ## the monitor, live: GPUs and host, and who uses them
 	@$(RUN) scripts/gputop.py
 WORKERS := -n auto --dist loadgroup --no-loadscope-reorder
 check: $(TESTABLE) ## lint and tests: no GPU, no downloads
@@ -167,18 +167,18 @@ check: $(TESTABLE) ## lint and tests: no GPU, no downloads
 	@$(RUN) -m pytest $(WORKERS) -m "not slow"
 check-all: check ## check, and the long tests
 	@$(RUN) -m pytest $(WORKERS) -m slow
-check-torch: $(READY) ## test with other versions: TORCH="2.11.0 2.15.0", an environment each under .versions
+check-torch: $(READY) ## test with other versions, as TORCH="2.11.0 2.15.0"
 	@$(RUN) scripts/versions.py torch
-check-lowest: $(READY) ## test with the lowest version of every package that pyproject.toml allows
+check-lowest: $(READY) ## test with the lowest versions of pyproject.toml
 	@$(RUN) scripts/versions.py lowest
 bench: bench-spine bench-core bench-models bench-monitor ## every benchmark
 bench-spine: $(READY) ## start of a plan, the quickstart's time, overhead per run
 	@$(RUN) scripts/bench_spine.py
 bench-core: $(READY) ## update, step, selection and mask update against torch's own
 	@$(RUN) scripts/bench_core.py
-bench-models: $(READY) ## epochs and tokens against plain loops, and the start of a train.py
+bench-models: $(READY) ## epochs and tokens against plain loops, start of a run
 	@$(RUN) scripts/bench_models.py
-bench-monitor: $(READY) ## what the monitor costs: CPU, slowdown, bytes, time to the first frame
+bench-monitor: $(READY) ## CPU, slowdown and bytes of the monitor, first frame
 	@$(RUN) scripts/bench_monitor.py
 clean: ## remove caches; results and data stay
 	@rm -rf .pytest_cache .ruff_cache .hypothesis build *.egg-info
@@ -186,7 +186,9 @@ clean: ## remove caches; results and data stay
 mrproper: clean ## clean, and remove .config and .venv; results and data stay
 	@rm -rf .config .config.old .venv .versions
 help: ## this list
-	@echo "AdamWPrune: make [target] [EPOCHS=n] [SEEDS=n] [MAX_ITERS=n] [DATA_DIR=dir] [RESULTS=dir] [SET=\"NAME=value\"] [PYTHON=interpreter]"
+	@echo "AdamWPrune: make [target] [EPOCHS=n] [SEEDS=n] [MAX_ITERS=n] [DATA_DIR=dir]"
+	@echo "    [RESULTS=dir: of these results, not the newest] [SET=\"NAME=value\"]"
+	@echo "    [PYTHON=interpreter]"
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  %-18s %s\n' "$$t" "$$d"; done
 	@echo "Without a .config the preset quickstart runs: 11 small runs on embedded data."
 export FORMAT PROBE

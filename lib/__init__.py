@@ -1,7 +1,7 @@
 """The library, in layers; a lower one never imports a higher one.
 
-L0  config, registry, sanitize, schema, files, kconfig, cache, provenance: values, names, text that is fit to be shown,
-    typed records and files of them, what was measured once, where a run came from
+L0  config, registry, sanitize, wrap, schema, files, kconfig, cache, provenance: values, names, text that is fit to
+    be shown, typed records and files of them, what was measured once, where a run came from
 L1  optim, prune, data, monitor, executor: records of what can be chosen; packages that never import each other
 L2  spec, matrix, overrides, cli, hyper, batching, allocator, compiling, resolve, rundir, records, checkpoint, launch,
     peak, ledger, forecast, ids: from a configuration to runs and their files
@@ -52,12 +52,13 @@ def missing(error: ModuleNotFoundError) -> int:
 def call(main) -> None:
     """Run a script's main and exit with its status: 2 for bad input, with the message alone; 130 for an interrupt."""
     from lib.config import InputError
+    from lib.wrap import print_lines
 
     try:
         code = main()
         sys.stdout.flush()
     except InputError as e:
-        print(f"error: {e}", file=sys.stderr)
+        print_lines(f"error: {e}", sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

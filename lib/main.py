@@ -12,6 +12,7 @@ from lib.config import Config, InputError
 from lib.matrix import expand
 from lib.records import Interrupted
 from lib.spec import RunSpec
+from lib.wrap import print_lines
 
 
 def main(model: str, make_task: Callable, argv: list[str] | None = None) -> int:
@@ -32,7 +33,7 @@ def main(model: str, make_task: Callable, argv: list[str] | None = None) -> int:
         else:
             code = alone(task, request.config)
     except InputError as e:
-        print(f"error: {e}", file=sys.stderr)
+        print_lines(f"error: {e}", sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -27,6 +27,7 @@ from lib.resolve import (
 )
 from lib.rundir import ROOT, RunDir, config_changed, locked, new_root, place, read_origin
 from lib.spec import RunSpec
+from lib.wrap import print_lines
 
 # What every run imports, and a data set's own; a fork inherits them.
 IMPORTS = ("torch", "pydantic", "lib.main", "lib.runner", "lib.trainer", "lib.task")
@@ -74,7 +75,7 @@ def require_data(config: Config, plan: Plan) -> None:
         try:
             DATASETS[name].check(folder)
         except MissingData as missing:
-            print(f"{missing}\ndownloading {DATASETS[name].title} ...", file=sys.stderr, flush=True)
+            print_lines(f"{missing}\ndownloading {DATASETS[name].title} ...", sys.stderr)
             command = [sys.executable, str(ROOT / "scripts" / "data.py"), "--data-dir", str(folder), name]
             if subprocess.run(command, env=child_environment()).returncode:
                 raise InputError(str(missing)) from None
@@ -85,7 +86,7 @@ def run(config: Config) -> Path:
     root = prepare(config)
     print(f"results: {root}", flush=True)
     for line in describe_costs(Config.load(root / "config"), check(config), PROBE_FROM_S):
-        print(line, flush=True)
+        print_lines(line)
     execute(root)
     return root
 
@@ -97,7 +98,7 @@ def pending(root: Path, failed_only: bool = False) -> list[RunDir]:
     found = {s.id: results.read_run(root, s) for s in specs}
     for r in filter(None, found.values()):
         if r.status == "damaged":
-            print(f"{r.id}: {r.reason}", file=sys.stderr, flush=True)
+            print_lines(f"{r.id}: {r.reason}", sys.stderr)
     again = ("failed", "damaged") if failed_only else ("failed", "damaged", "interrupted")
     todo = [n for n, r in found.items() if (r.status in again if r else not failed_only)]
     return [RunDir(root / n) for n in todo]

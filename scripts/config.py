@@ -13,6 +13,7 @@ try:
     from lib.config import InputError, write_atomic
     from lib.kconfig import CONFIG, DEFAULT, PRESETS
     from lib.registry import unknown
+    from lib.wrap import print_lines, terminal_width
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
 
@@ -38,7 +39,7 @@ def replace(config) -> None:
 
 def defconfig(name: str) -> None:
     replace(kconfig.load(preset(name)))
-    print(f"{name} is now .config: `make plan` shows its runs, `make` runs them")
+    print_lines(f"{name} is now .config: `make plan` shows its runs, `make` runs them")
 
 
 def menu(style: str) -> None:
@@ -59,7 +60,7 @@ def say_missing(config) -> bool:
     """Print what keeps .config from having runs; whether anything does."""
     found = matrix.missing(config)
     for line in found:
-        print(f"missing: {line}")
+        print_lines(f"missing: {line}")
     return bool(found)
 
 
@@ -68,17 +69,29 @@ def olddefconfig() -> None:
     config, dropped = kconfig.tidy(path)
     replace(config)
     for line in dropped:
-        print(f"dropped: {line}")
+        print_lines(f"dropped: {line}")
     state = "is written, but has no runs yet" if say_missing(config) else "is complete"
     lines = f"{len(dropped)} line{'s' * (len(dropped) != 1)}"
-    print(f".config {state}{f'; {lines} dropped (kept in .config.old)' if dropped else ''}")
+    print_lines(f".config {state}{f'; {lines} dropped (kept in .config.old)' if dropped else ''}")
 
 
 def savedefconfig() -> None:
     config = kconfig.load(CONFIG)
     write_atomic(ROOT / "defconfig", kconfig.minimal(config))
     say_missing(config)
-    print("wrote defconfig: give it a header that says which question it answers, and move it to defconfigs/<name>")
+    print_lines(
+        "wrote defconfig: give it a header that says which question it answers, and move it to defconfigs/<name>"
+    )
+
+
+def print_presets(known: dict[str, str]) -> None:
+    """Print each name and its question, on a terminal that is too narrow for both the question below."""
+    longest = max(map(len, known))
+    lines = [f"{name:<{longest}}  {question}" for name, question in known.items()]
+    width = terminal_width(sys.stdout)
+    if width is not None and max(map(len, lines)) > width:
+        lines = [f"{name}\n    {question}" for name, question in known.items()]
+    print_lines("\n".join(lines))
 
 
 def main() -> int:
@@ -87,9 +100,7 @@ def main() -> int:
     parser.add_argument("name", nargs="?")
     args = parser.parse_args()
     if args.command == "list":
-        known = presets()
-        width = max(map(len, known))
-        print("\n".join(f"{name:<{width}}  {question}" for name, question in known.items()))
+        print_presets(presets())
     elif args.command == "defconfig":
         defconfig(args.name or "")
     elif args.command == "menuconfig":

@@ -13,6 +13,7 @@ try:
     from lib.describe import describe
     from lib.resolve import check_compiling
     from lib.rundir import find_root
+    from lib.wrap import print_lines
 except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
 
@@ -21,7 +22,9 @@ def configured():
     """.config with the overrides; where nothing is configured, the preset quickstart."""
     path = kconfig.chosen()
     if path != kconfig.CONFIG:
-        print(f"no .config here: taking the preset {path.name} (`make menuconfig` or `make defconfig-<name>` make one)")
+        print_lines(
+            f"no .config here: taking the preset {path.name} (`make menuconfig` or `make defconfig-<name>` make one)"
+        )
     return overrides.apply(kconfig.load(path), overrides.from_environment())
 
 
@@ -41,7 +44,7 @@ def main() -> int:
             else describe(config, plan, 0.0 if args.probe == "y" else None)
         )
         for line in lines:
-            print(line, flush=True)
+            print_lines(line)
         return 0
     try:
         if args.command == "run":
@@ -51,7 +54,7 @@ def main() -> int:
             print(f"results: {root}", flush=True)
             runner.execute(root, failed_only=args.command == "rerun-failed")
     except runner.Failures as e:
-        print(f"\n{e}", file=sys.stderr)
+        print_lines(f"\n{e}", sys.stderr)
         return 1
     return 0
 

@@ -16,7 +16,7 @@ from lib.rundir import ROOT
 
 # Rooms of lib by layer; a module imports from its own layer and from those before it.
 LAYERS = [
-    {"registry", "config", "sanitize", "schema", "files"},
+    {"registry", "config", "sanitize", "wrap", "schema", "files"},
     {"kconfig", "cache", "provenance", "optim", "prune", "data", "monitor", "executor"},
     {
         "spec",

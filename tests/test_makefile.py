@@ -199,6 +199,7 @@ def test_help_names_every_target(repo):
     targets = re.findall(r"^([a-z%-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert len(targets) > 12
     assert [t for t in targets if t not in done.stdout] == []
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
     assert done.returncode == 0
 
 
