@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from lib import allocator, cli, launch, missing, report, results, rundir
 from lib.config import Config, InputError
+from lib.data.base import MissingData, for_flags
 from lib.matrix import expand
 from lib.records import Interrupted
 from lib.spec import RunSpec
@@ -68,7 +69,10 @@ def alone(task, config: Config) -> int:
         raise InputError(
             f"{task.name}/train.py trains one {task.name} run, and this is a matrix of {len(specs)} ({ids})"
         )
-    root = prepare(config)
+    try:
+        root = prepare(config)
+    except MissingData as e:
+        raise InputError(for_flags(str(e))) from None
     run = rundir.RunDir(root / specs[0].id)
     print(f"results: {root}", flush=True)
     code = one(task, run, Config.load(run.config), specs[0])

@@ -75,10 +75,17 @@ def require_data(config: Config, plan: Plan) -> None:
         try:
             DATASETS[name].check(folder)
         except MissingData as missing:
-            print_lines(f"{missing}\ndownloading {DATASETS[name].title} ...", sys.stderr)
-            command = [sys.executable, str(ROOT / "scripts" / "data.py"), "--data-dir", str(folder), name]
+            print_lines(f"{DATASETS[name].title} is not in {folder}: downloading ...", sys.stderr)
+            command = [
+                sys.executable,
+                str(ROOT / "scripts" / "data.py"),
+                "--reason-only",
+                "--data-dir",
+                str(folder),
+                name,
+            ]
             if subprocess.run(command, env=child_environment()).returncode:
-                raise InputError(str(missing)) from None
+                raise MissingData(str(missing)) from None
 
 
 def run(config: Config) -> Path:

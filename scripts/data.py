@@ -17,8 +17,8 @@ except ModuleNotFoundError as e:
     sys.exit(lib.missing(e))
 
 
-def fetch(name: str, folder: Path) -> None:
-    """Raises InputError with what to do where a data set cannot be had."""
+def fetch(name: str, folder: Path, advise: bool = True) -> None:
+    """Raises InputError where a data set cannot be had, with what to do."""
     record = DATASETS[name]
     try:
         record.check(folder)
@@ -26,7 +26,8 @@ def fetch(name: str, folder: Path) -> None:
         try:
             record.download(folder)
         except (OSError, RuntimeError) as e:
-            raise InputError(f"{record.title} could not be downloaded ({e}). {missing}") from None
+            advice = f". {missing}" if advise else ""
+            raise InputError(f"{record.title} could not be downloaded ({e}){advice}") from None
         record.check(folder)
     print(f"{record.title}: {'embedded' if record.embedded else f'complete in {folder}'}")
 
@@ -35,6 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--data-dir")
+    parser.add_argument("--reason-only", action="store_true", help="for a caller that says what to do")
     args = parser.parse_args()
     # A run that names its data set and folder must not fail over a .config that it never asked for.
     config = (
@@ -44,7 +46,7 @@ def main() -> int:
     )
     folder = place(args.data_dir or config["DATA_DIR"])
     for name in args.names or dict.fromkeys(s.dataset for s in matrix.expand(config)):
-        fetch(name, folder)
+        fetch(name, folder, not args.reason_only)
     return 0
 
 

@@ -100,6 +100,7 @@ def test_missing_data_that_cannot_be_downloaded(repo):
     repo.failed(
         done, *mnist.MD5, str(repo.path / "nothing-here" / "MNIST" / "raw"), "make data", "DATA_DIR=", "`digits`"
     )
+    assert done.stderr.count("`make data` downloads it") == 1
     assert not list(repo.path.glob("test_matrix_results_*"))
 
 

@@ -1,6 +1,7 @@
 """Records of data sets, and what every image set shares. numpy only; torch is in lib/data/kernel."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +165,13 @@ def advice(folder: Path, instead: str = EMBEDDED) -> str:
         f"place), or use the embedded data set `{instead}`, which needs no files "
         f"(<MODEL>_DATASET_{instead.upper()}=y in the place of this one)"
     )
+
+
+def for_flags(message: str) -> str:
+    """Return a message about missing files in the words of a train.py, which reads no .config and downloads itself."""
+    message = re.sub(r"[\w<>]+_DATASET_(\w+)=y in the place of this one", lambda m: f"--dataset {m[1].lower()}", message)
+    message = message.replace("DATA_DIR= names", "--data-dir names")
+    return message.replace("`make data` downloads it", "With a network it is downloaded")
 
 
 def stratified(labels, sizes: list[int]):

@@ -74,6 +74,22 @@ def test_a_flag_is_an_assignment(flags, symbols):
     assert {n: found[n] for n in symbols} == symbols
 
 
+def test_missing_data_is_said_once_in_the_words_of_flags(capfd, monkeypatch, tmp_path):
+    """By a run, and by the process that tries to download; through a proxy that nobody answers at."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    given = ["--data-dir", str(tmp_path / "nothing"), "--results", str(tmp_path / "results")]
+    assert main.main("lenet5", no_task, given) == 2
+    said = capfd.readouterr().err
+    assert "MNIST could not be downloaded (" in said
+    assert said.count("not found in") == 1
+    assert said.split("error: ")[-1].startswith("MNIST: train-images-idx3-ubyte")
+    assert "With a network it is downloaded; without a network put the files into" in said
+    assert "(--data-dir names another place)" in said
+    assert "needs no files (--dataset digits)" in said
+    assert not (tmp_path / "results").exists()
+
+
 def test_values_are_text():
     found = cli.parse("lenet5", ["--data-dir", "$(shell touch x) `touch x` \"'", "--results", "a b"]).config
     assert (found["DATA_DIR"], found["RESULTS"]) == ("$(shell touch x) `touch x` \"'", "a b")
