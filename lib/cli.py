@@ -72,7 +72,9 @@ class Parser(argparse.ArgumentParser):
             f for f, text in flags.items() if all(re.search(rf"\b{re.escape(w)}", f"{f} {text}", re.I) for w in words)
         ]
         names = [*get_close_matches(name, list(flags), n=3, cutoff=0.75), *said]
-        names = list(dict.fromkeys(names or get_close_matches(name, list(flags), n=3, cutoff=0.5)))[:NEAR]
+        bare = {f.strip("-"): f for f in flags}
+        near = [bare[n] for n in get_close_matches(name.strip("-"), list(bare), n=3, cutoff=0.6)]
+        names = list(dict.fromkeys(names or near))[:NEAR]
         mean = f"; did you mean {' or '.join(names)}?" if names else ""
         return InputError(f"unknown flag {name}{mean}\n{self.hint}")
 

@@ -44,7 +44,7 @@ def apply(config: Config, given: Mapping[str, str]) -> Config:
     lines = parse_set(given.get("SET", ""))
     if lines:
         config = kconfig.apply(config, lines)
-    lines = [(n, given[n], f"{n}=") for n in ("SEEDS", "DATA_DIR", "RESULTS") if n in given]
+    lines = [(n, given[n], f"{n}={given[n]}") for n in ("SEEDS", "DATA_DIR", "RESULTS") if n in given]
     if "EPOCHS" in given and "MAX_ITERS" in given:
         raise InputError(f"EPOCHS={given['EPOCHS']} and MAX_ITERS={given['MAX_ITERS']}: both set the length; give one")
     if "EPOCHS" in given:

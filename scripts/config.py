@@ -25,6 +25,8 @@ def presets() -> dict[str, str]:
 
 def preset(name: str) -> Path:
     known = presets()
+    if begin := [n for n in known if name and name not in known and n.startswith(name)]:
+        raise InputError(f"unknown preset {name!r}; these begin so: {', '.join(begin)}")
     if name not in known:
         raise unknown("preset", name, list(known))
     return PRESETS / name

@@ -5,6 +5,7 @@ import importlib
 import pytest
 
 from lib import kconfig
+from lib.config import InputError
 
 RUNS = "CONFIG_MODEL_LENET5=y\nCONFIG_OPTIMIZER_ADAMW=y\nCONFIG_PRUNING_METHOD_NONE=y\n"
 
@@ -36,3 +37,11 @@ def test_nothing_is_missing_where_there_are_runs(script, capsys, command):
     said = capsys.readouterr().out
     assert "missing" not in said
     assert ("is complete" in said) == (command == "olddefconfig")
+
+
+def test_the_beginning_of_presets_names_them(script):
+    with pytest.raises(InputError) as e:
+        script.preset("resnet50-imagenet-")
+    assert str(e.value).endswith("these begin so: resnet50-imagenet-adamwprune-vs-adamwspam")
+    with pytest.raises(InputError, match="these begin so: resnet18-adamw-vs-adamwprune, .*, resnet18-state-pruning"):
+        script.preset("resnet18")

@@ -288,3 +288,8 @@ def test_lengths_are_read_as_steps():
     """A length that is not one would not shrink with its run."""
     lengths = {f.name for _, _, f in FIELDS if f.type is Steps}
     assert lengths == {"lr_warmup", "pruning_warmup", "pruning_ramp_end", "pruning_frequency"}
+
+
+def test_the_menu_begins_with_an_entry(tree):
+    """menuconfig's cursor starts there, and on a comment Enter does nothing."""
+    assert tree.top_node.list.is_menuconfig

@@ -56,7 +56,7 @@ def test_defconfig_then_plan(repo):
         (["EPOCHS=-1"], "EPOCHS=-1: give a whole number"),
         (["EPOCHS=abc"], "EPOCHS=abc: give a whole number"),
         (["EPOCHS=3", "MAX_ITERS=5"], "EPOCHS=3 and MAX_ITERS=5: both set the length; give one"),
-        (["SEEDS=0"], "SEEDS='0': give a count from 1"),
+        (["SEEDS=0"], "error: SEEDS=0: CONFIG_SEEDS='0': give a count from 1"),
         (["EPOCH=3"], "unknown variable EPOCH: known are EPOCHS SEEDS MAX_ITERS"),
         (["V=1"], "unknown variable V:"),
         (["OVERRIDE_EPOCHS=3"], "unknown variable OVERRIDE_EPOCHS"),

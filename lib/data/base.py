@@ -169,7 +169,9 @@ def advice(folder: Path, instead: str = EMBEDDED) -> str:
 
 def for_flags(message: str) -> str:
     """Return a message about missing files in the words of a train.py, which reads no .config and downloads itself."""
-    message = re.sub(r"[\w<>]+_DATASET_(\w+)=y in the place of this one", lambda m: f"--dataset {m[1].lower()}", message)
+    message = re.sub(
+        r"[\w<>]+_DATASET_(\w+)=y in the place of this one", lambda m: f"--dataset {m[1].lower()}", message
+    )
     message = message.replace("DATA_DIR= names", "--data-dir names")
     return message.replace("`make data` downloads it", "With a network it is downloaded")
 

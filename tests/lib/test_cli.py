@@ -145,6 +145,7 @@ def test_what_is_refused(capsys, monkeypatch, tmp_path, flags, says):
         ("--lr 0.1", "unknown flag --lr; did you mean --sgd-lr or --adam-lr"),
         ("--learning-rate 0.1", "unknown flag --learning-rate; did you mean --sgd-lr or --adam-lr or "),
         ("--zzzz", "unknown flag --zzzz"),
+        ("--foo", "unknown flag --foo\n"),
         ("--seed 3 extra", "'extra' is no flag: every setting is given as --name value"),
         ("--epochs", "argument --epochs: expected one argument"),
     ],
@@ -154,7 +155,7 @@ def test_flags_that_are_none(capsys, flags, says):
     assert main.main("lenet5", no_task, flags.split()) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith(f"error: {says}")
+    assert (lines[0] + "\n").startswith(f"error: {says}")
     assert lines[1] == "`python lenet5/train.py --help` lists every flag with its default"
 
 
