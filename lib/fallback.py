@@ -14,6 +14,7 @@ from lib.resolve import FORMS, choose, device_kind, pinned
 from lib.rundir import RunDir, amend_origin, read_origin
 from lib.sanitize import printable_line
 from lib.spec import RunSpec
+from lib.wrap import print_lines
 
 LINE = 'torch.compile cannot be used here for the {form}: {reason}; without it: SET="{symbol}=y"'
 READ = re.compile(r'torch\.compile cannot be used here for the (\w+): (.*); without it: SET="\w+=y"')
@@ -37,7 +38,7 @@ def note_uncompiled(root: Path, config: Config, reasons: dict[str, str]) -> None
     config.write(root / "config", says(read_origin(root).not_compiled | reasons))
     amend_origin(root, not_compiled=read_origin(root).not_compiled | reasons)
     for line in says(reasons):
-        print(line, file=sys.stderr)
+        print_lines(line, sys.stderr)
 
 
 def says(reasons: dict[str, str]) -> list[str]:
