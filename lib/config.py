@@ -29,6 +29,13 @@ class InputError(ValueError):
     """What the user gave cannot be used. The message names the thing, the value and the choices; no traceback."""
 
 
+class MissingSymbol(InputError, KeyError):
+    """A configuration lacks a symbol that every complete one has. A KeyError too, as a Mapping's `get` expects."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would quote it
+
+
 class Steps(str):
     """A length of training: a count of optimizer steps ("500"), a share of the run ("10%"), or "" for automatic."""
 
@@ -68,6 +75,8 @@ class Config(Mapping[str, str]):
         ] = {}  # what has been read: a plan of 39 runs asks thousands of times
 
     def __getitem__(self, name: str) -> str:
+        if name not in self._values:
+            raise MissingSymbol(f"CONFIG_{name} is missing: the configuration is not complete, or was changed")
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -227,3 +227,10 @@ def test_a_write_that_is_cut_off_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         write_atomic(path, "new")
     assert path.read_text() == "old"
+
+
+def test_a_missing_symbol_is_named_and_has_a_default_like_any_mapping():
+    config = Config({"A": "y"}, {"A": "bool"})
+    with pytest.raises(InputError, match="^CONFIG_B is missing"):
+        config["B"]
+    assert (config.get("B", "n"), "B" in config) == ("n", False)
