@@ -395,6 +395,6 @@ def test_a_run_from_flags_goes_on_where_compiling_fails_after_the_trial(repo, tm
     done = repo.script("resnet18/train.py", *flags, "--results", str(tmp_path / "r"), **env)
     assert done.returncode == 0, done.stderr
     assert "UPDATE_COMPILED is set" not in done.stderr
-    assert "No space left on device" in read_origin(tmp_path / "r").not_compiled["UPDATE"]
-    assert "No space left on device" in (tmp_path / "r" / "report.md").read_text()
+    assert "after a trial that went well" in read_origin(tmp_path / "r").not_compiled["UPDATE"]
+    assert "after a trial that went well" in (tmp_path / "r" / "report.md").read_text()
     assert set(forms(tmp_path / "r").values()) == {"eager"}
