@@ -15,6 +15,7 @@ from lib.files import LONGEST, MOST_LINES, cleaned_object
 from lib.monitor.base import Device, Sample
 
 SCHEMA = 2
+LARGEST = 1e15  # of a reading: a year's joules of a rack, and any device's MiB, are less
 FIELDS = [f.name for f in dataclasses.fields(Sample)]
 TEXT = {f.name: f.type in (str, str | None) for f in dataclasses.fields(Device)}  # field of a device -> whether it is
 
@@ -191,7 +192,8 @@ def is_sample(row: dict, header: dict) -> bool:
 
 
 def number(found) -> bool:
-    return isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
+    """Whether it is a number that a reading can be; of any size, for a line may hold an integer of 400 digits."""
+    return isinstance(found, int | float) and not isinstance(found, bool) and abs(found) <= LARGEST
 
 
 def parsed(line: bytes) -> dict | None:

@@ -19,6 +19,7 @@ from lib import audit, report, results, runner
 from lib.config import InputError
 from lib.figure.base import render_all
 from lib.gputop import recorded
+from lib.monitor import stats
 
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "figure_lenet5"
 RUN, OTHER = "lenet5_adamw_magnitude_50", "lenet5_adamw_none"
@@ -230,6 +231,18 @@ def test_a_run_writes_through_no_link(root, name):
             results.RunDir(root / RUN).create(results.load(root).config, results.RunDir(root / RUN).spec())
     finally:
         path.unlink()
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "-1e300", "1e999", "NaN"])
+def test_a_number_that_no_device_reads_is_a_damaged_line(root, number):
+    path = root / RUN / "monitor.jsonl"
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"362.9", number.encode(), 1))
+    text = everything(root)
+    header, samples = stats.read(path)
+    restore(path, data)
+    assert b"362.9" in data and header["damaged"] == 1 and samples
+    assert "1 lines were not whole and are left out" in text
 
 
 def test_an_error_is_shown_without_its_escape_sequences(root):
