@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lib.batching import Batching
 from lib.files import FileDigest
+from lib.monitor import lines as monitor
 from lib.provenance import Provenance
 from lib.schema import Amount, Count, Loss, Percent, Seconds, Share, Whole, nullable, parse, record
 from lib.spec import RunSpec
@@ -376,6 +377,7 @@ FILES: dict[str, Any] = {
     "provenance.json": Origin,
     "spec.json": RunSpec,
     "metrics.jsonl": Metric,
+    "monitor.jsonl": monitor.Line,
     "summary.json": Summary,
     "all_results.json": AllResults,
     "audit.json": Audit,

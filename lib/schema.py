@@ -11,7 +11,7 @@ import typing
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, MaxLen
 
 T = TypeVar("T")
 
@@ -26,6 +26,8 @@ Percent = Annotated[float, Ge(0), Le(100)]
 Loss = Annotated[float, Ge(0)]  # nats
 Seconds = Annotated[float, Ge(0), Le(1e10)]
 Amount = Annotated[float, Ge(0)]  # of MiB, joules, operations, samples a second
+Reading = Annotated[float, Ge(-1e15), Le(1e15)]  # of a device: a rack's joules of a year are fewer
+Name = Annotated[str, MaxLen(200)]  # of a device, a setting or a file: what stands in a table or a figure
 
 
 @typing.dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -49,12 +51,17 @@ def checker(cls: Any):
 
 
 def parse(cls: type[T], data: dict) -> T:
-    """The record that `data` holds. Raises ValueError "field: what is wrong with it"."""
-    from pydantic import ValidationError
-
+    """The record that `data` holds, every field of it. Raises ValueError "field: what is wrong with it"."""
     for name in field_names(cls):
         if name not in data:
             raise ValueError(f"{name}: the field is missing")
+    return parse_sparse(cls, data)
+
+
+def parse_sparse(cls: type[T], data: dict) -> T:
+    """The same of a file that leaves out fields with their default."""
+    from pydantic import ValidationError
+
     try:
         return checker(cls).validate_json(json.dumps(data))
     except ValidationError as e:

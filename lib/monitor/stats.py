@@ -1,7 +1,6 @@
 """monitor.jsonl as it is written, a line at a time, and as it is read: by reports, graphs and gputop."""
 
 import contextlib
-import dataclasses
 import json
 import math
 import os
@@ -13,11 +12,8 @@ from typing import BinaryIO
 from lib.config import InputError, open_regular, why
 from lib.files import LONGEST, MOST_LINES, cleaned_object
 from lib.monitor.base import Device, Sample
-
-SCHEMA = 2
-LARGEST = 1e15  # of a reading: a year's joules of a rack, and any device's MiB, are less
-FIELDS = [f.name for f in dataclasses.fields(Sample)]
-TEXT = {f.name: f.type in (str, str | None) for f in dataclasses.fields(Device)}  # field of a device -> whether it is
+from lib.monitor.lines import FIELDS, SCHEMA, Header, Sampled, kind
+from lib.schema import parse_sparse
 
 
 class Writer:
@@ -136,64 +132,49 @@ def bounded_lines(file: BinaryIO, most: int) -> Iterator[bytes]:
 def collected(header: dict, lines: Iterable[bytes]) -> tuple[dict, list[dict]]:
     """The header, completed, and the samples of the lines after it."""
     samples, marks, damaged, lost = [], [], 0, 0
-    for line in lines:
-        row = parsed(line) or {}
-        if not number(row.get("t")):
-            damaged += bool(line.strip())
-        elif is_device(row.get("appeared")):
+    for line in filter(bytes.strip, lines):
+        row = checked(line, header)
+        if row is None:
+            damaged += 1
+        elif "appeared" in row:
             header["devices"].append(row["appeared"])
-        elif set(row) == {"t", "phase"} and isinstance(row["phase"], str):
-            marks.append((row["t"], row["phase"]))
-        elif is_sample(row, header):
+        elif "devices" in row:
             readings = [named(header["fields"], found) for found in row.pop("devices")]
             lost += row.pop("lost", 0)
             if row["phase"] != (marks[-1][1] if marks else None):  # its own line is not there
                 marks.append((row["t"], row["phase"]))
             samples.append({**row, "devices": readings})
         else:
-            damaged += 1
+            marks.append((row["t"], row["phase"]))
     for s in samples:  # those from before a device appeared
         s["devices"] += [{} for _ in header["devices"][len(s["devices"]) :]]
     return {**header, "lost": lost, "damaged": damaged, "marks": sorted(marks)}, samples
 
 
 def opened(path: Path, line: bytes) -> dict:
+    """The header. Raises InputError where the first line is none."""
     header = parsed(line) or {}
-    fields, devices = header.get("fields"), header.get("devices")
-    good = isinstance(fields, list) and all(isinstance(f, str) for f in fields)
-    good = good and isinstance(devices, list) and all(map(is_device, devices))
-    if header.get("schema") != SCHEMA or not good:
+    try:
+        parse_sparse(Header, header)
+    except ValueError as e:
         raise InputError(
-            f"{path} is no record of this version of the monitor (schema {SCHEMA}): its first line would say so, with "
-            "the devices; give a monitor.jsonl of a run, or a file that `gputop --stats` wrote"
-        )
+            f"{path} is no record of this version of the monitor (schema {SCHEMA}; {e}): its first line would say so, "
+            "with the devices; give a monitor.jsonl of a run, or a file that `gputop --stats` wrote"
+        ) from None
     return header
 
 
-def is_device(found) -> bool:
-    """Whether it is a Device, field by field."""
-    if not isinstance(found, dict) or not {"vendor", "index"} <= found.keys() <= TEXT.keys():
-        return False
-    good = all(v is None or (isinstance(v, str) if TEXT[k] else number(v)) for k, v in found.items())
-    return good and isinstance(found["vendor"], str) and isinstance(found["index"], int)
-
-
-def is_sample(row: dict, header: dict) -> bool:
-    """Whether a line is a sample of these devices."""
-    found = row.get("devices")
-    return (
-        isinstance(row.get("phase"), str)
-        and isinstance(row.get("lost", 0), int)
-        and isinstance(found, list)
-        and len(found) <= len(header["devices"])
-        and all(isinstance(r, list) and len(r) <= len(header["fields"]) for r in found)
-        and all(v is None or number(v) for r in found for v in r)
-    )
-
-
-def number(found) -> bool:
-    """Whether it is a number that a reading can be; of any size, for a line may hold an integer of 400 digits."""
-    return isinstance(found, int | float) and not isinstance(found, bool) and abs(found) <= LARGEST
+def checked(line: bytes, header: dict) -> dict | None:
+    """A line after the header; None where it is not whole, or of other devices or readings than the header's."""
+    row = parsed(line)
+    try:
+        found = parse_sparse(kind(row), row)
+    except (TypeError, ValueError):
+        return None
+    if isinstance(found, Sampled):
+        few = len(found.devices) <= len(header["devices"])
+        return row if few and all(len(r) <= len(header["fields"]) for r in found.devices) else None
+    return row
 
 
 def parsed(line: bytes) -> dict | None:

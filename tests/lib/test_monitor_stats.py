@@ -17,8 +17,9 @@ from lib.config import InputError
 from lib.gputop.recorded import Record, summary
 from lib.monitor import stats
 from lib.monitor.base import Device, Sample
+from lib.monitor.lines import Described
 from lib.records import Summary
-from lib.schema import blank
+from lib.schema import blank, field_names
 
 FULL = Sample(
     99.94, 80000.04, 12345.6, 71, 350.27, 41, 1980, 2619, 123456789.04, 88.1, 76.2, 12345.67, 12345.67, 98765.4, 98765.4
@@ -66,6 +67,47 @@ def test_a_foreign_file_is_refused(tmp_path, text):
     (tmp_path / "m").write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match="m is no record of this version of the monitor"):
         stats.read(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("more", 1),
+        ("interval_s", {}),
+        ("interval_s", "abc"),
+        ("started", 1e300),
+        ("fields", ["process_memory"] * 2),
+        ("fields", ["mood"]),
+        ("devices", [{"vendor": "cpu", "index": 0, "name": "x" * 5000}]),
+        ("devices", [{"vendor": "cpu"}]),
+        ("pid", 10**400),
+    ],
+)
+def test_a_header_of_other_values_is_refused(tmp_path, field, value):
+    head = {"schema": stats.SCHEMA, "fields": ["power"], "devices": [{"vendor": "cpu", "index": 0}]}
+    (tmp_path / "m").write_text(dumps(head) + "\n")
+    assert stats.read(tmp_path / "m")[0]["devices"] == head["devices"]
+    (tmp_path / "m").write_text(dumps(head | {field: value}) + "\n")
+    with pytest.raises(InputError, match=f"m is no record of this version of the monitor .*{field}"):
+        stats.read(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"lost": -5}, {"lost": 10**400}, {"lost": True}, {"t": 1e308}, {"t": -1e300}, {"more": 1}, {"phase": "x" * 999},
+     {"devices": [[10**400]]}, {"devices": [[1, 2]]}, {"devices": [[1], [2]]}, {"devices": 1}],
+)  # fmt: skip
+def test_a_sample_of_other_values_is_a_damaged_line(tmp_path, change):
+    head = {"schema": stats.SCHEMA, "fields": ["power"], "devices": [{"vendor": "cpu", "index": 0}]}
+    good = {"t": 1.5, "phase": "train", "lost": 2, "devices": [[7]]}
+    (tmp_path / "m").write_text("\n".join(map(dumps, (head, good | change, good))) + "\n")
+    header, samples = stats.read(tmp_path / "m")
+    assert (header["damaged"], header["lost"]) == (1, 2)
+    assert samples == [{"t": 1.5, "phase": "train", "devices": [{"power": 7}]}]
+
+
+def test_lines_have_the_fields_of_devices():
+    assert field_names(Described) == field_names(Device)
 
 
 def test_a_directory_is_refused(tmp_path):
