@@ -34,8 +34,8 @@ def main() -> int:
     for state in record.states:
         print("\n" + "\n".join(audit.table(state)))
     print("\n" + "\n".join(audit.findings(record)))
-    with GraphFolder(found.root / "graphs", keep=True) as folder:
-        pictures = [folder.save(fig, stem) for stem, fig in audit_overlap(found)]
+    folder = GraphFolder(found.root / "graphs", keep=True)
+    pictures = [folder.save(fig, stem) for stem, fig in audit_overlap(found)]
     print(f"\naudit:  {found.root / audit.FILE}\ngraph:  {pictures[0]}\n`make report` takes these findings up")
     return 0
 

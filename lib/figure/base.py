@@ -312,16 +312,18 @@ def render_all(results: Results) -> tuple[list[Path], list[tuple[str, str]]]:
     except InputError as why:
         return [], [("all", str(why))]
     files, skipped, keys = [], [], selected(results.config)
-    with folder:
-        for key in keys:
-            try:
-                for stem, fig in FIGURES[key](results):
+    for key in keys:
+        try:
+            for stem, fig in FIGURES[key](results):
+                try:
                     files.append(folder.save(fig, stem))
-            except (Skip, InputError) as why:
-                skipped.append((key, str(why)))
-            except (ArithmeticError, LookupError, TypeError, ValueError) as e:
-                why = f"it cannot be drawn from these values ({type(e).__name__}: {printable_line(str(e))})"
-                skipped.append((key, why))
+                except InputError as why:  # it costs the others of its kind nothing
+                    skipped.append((stem, str(why)))
+        except (Skip, InputError) as why:
+            skipped.append((key, str(why)))
+        except (ArithmeticError, LookupError, TypeError, ValueError) as e:
+            why = f"it cannot be drawn from these values ({type(e).__name__}: {printable_line(str(e))})"
+            skipped.append((key, why))
     return files, by_reason(skipped, keys)
 
 

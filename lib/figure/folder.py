@@ -5,18 +5,19 @@ import os
 import re
 from pathlib import Path
 
-from lib.config import InputError
+from lib.config import InputError, why
 from lib.files import Damaged, FileDigest, file_digest, read_record, write_record
 from lib.records import Graphs
 
 DPI = 120
+PART = re.compile(r"\.[\w.-]+\.png\.\d+\.part")
 PICTURE = re.compile(r"[\w.-]+\.png")
 
 
 class GraphFolder:
     """graphs/ of a results directory, which may come from a stranger: never a link, and nothing in it is deleted or
-    written over but the pictures that an earlier report is recorded to have written and that are still what they were.
-    A context manager; the end of it writes the record. Raises InputError where nothing can be written there."""
+    written over but the pictures that an earlier report is recorded to have written and that are still what they were,
+    and what a report that was killed has left of one. Raises InputError where nothing can be written there."""
 
     def __init__(self, path: Path, keep: bool = False):
         """keep: whether earlier pictures stay."""
@@ -25,13 +26,14 @@ class GraphFolder:
             raise InputError(f"{path} is a link or no directory, and nothing is written there: remove it")
         try:
             path.mkdir(exist_ok=True)
+            left = [p for p in path.iterdir() if PART.fullmatch(p.name)]
         except OSError as e:
-            raise InputError(f"cannot make {path}: {e.strerror or e}") from None
+            raise InputError(f"cannot use {path}: {why(e)}") from None
         self.files = self._written()
-        if not keep:
-            for name in self.files:
-                (path / name).unlink()
-            self.files = {}
+        for old in [*left, *([] if keep else [path / name for name in self.files])]:
+            with contextlib.suppress(OSError):  # saving a picture of its name will say why
+                old.unlink()
+                self.files.pop(old.name, None)
 
     def _written(self) -> dict[str, FileDigest]:
         """What an earlier report has written and nobody has changed."""
@@ -48,32 +50,23 @@ class GraphFolder:
             return False
 
     def save(self, fig, stem: str) -> Path:
-        """Write a picture. Raises InputError where it cannot be written, or where a file of another has its name."""
+        """Write a picture, whole or not at all. Raises InputError where it cannot be written, or where a file of
+        another has its name."""
         path = self.path / f"{stem}.png"
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         if path.is_symlink() or (path.exists() and path.name not in self.files):
             raise InputError(f"{path} is not of this program, or was changed: remove it, or move it elsewhere")
-        save(fig, path)
-        self.files[path.name] = file_digest(path)
-        return path
-
-    def __enter__(self) -> "GraphFolder":
-        return self
-
-    def __exit__(self, *exc) -> None:
-        """Record what has been written."""
-        write_record(self.list, Graphs(files=self.files))
-
-
-def save(fig, path: Path) -> Path:
-    """Write a picture, whole or not at all. Raises InputError where it cannot be written."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.unlink(missing_ok=True)
-        with part.open("xb") as file:
-            fig.savefig(file, dpi=DPI, format="png")
-        return part.replace(path)
-    except OSError as e:
-        raise InputError(f"cannot write {path}: {e.strerror or e}") from None
-    finally:
-        with contextlib.suppress(OSError):
+        try:
             part.unlink(missing_ok=True)
+            with part.open("xb") as file:
+                fig.savefig(file, dpi=DPI, format="png")
+            # In this order a report that is killed leaves no picture that the next one takes for another's.
+            path.unlink(missing_ok=True)
+            self.files[path.name] = file_digest(part)
+            write_record(self.list, Graphs(files=self.files))
+            return part.replace(path)
+        except OSError as e:
+            raise InputError(f"cannot write {path}: {why(e)}") from None
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)

@@ -13,13 +13,15 @@ import pytest
 from matplotlib.figure import Figure
 
 from lib import kconfig, results
+from lib.config import InputError
 from lib.costs import MIB
-from lib.figure import base
+from lib.figure import base, folder
 from lib.figure.audit import cell
 from lib.figure.base import FIGURES, Skip, families
 from lib.figure.draw import DASHES, DOTTED, line_style, neutral
 from lib.figure.folder import GraphFolder
 from lib.figure.panel import arms, thinned
+from lib.files import write_record
 from lib.records import Inference
 from lib.results import Results, Run
 
@@ -121,8 +123,7 @@ def test_every_family_is_of_a_figure():
 def test_everything_selected_is_written(recorded, tmp_path):
     root = tmp_path / "results"
     shutil.copytree(FIXTURE, root)
-    with GraphFolder(root / "graphs") as folder:
-        folder.save(Figure(), "stale")
+    GraphFolder(root / "graphs").save(Figure(), "stale")
     (root / "graphs" / "mine.png").write_bytes(b"")
     some = {f"GRAPH_{k.upper()}": "y" if k in ("gpu_memory_timeline", "accuracy_evolution") else "n" for k in KEYS}
     found = replace(recorded, root=root, config=recorded.config.replace(some))
@@ -134,6 +135,65 @@ def test_everything_selected_is_written(recorded, tmp_path):
     for file in files:
         data = file.read_bytes()
         assert data.startswith(b"\x89PNG") and len(data) > 10_000
+
+
+class Pictured:
+    """A figure that is drawn at once; `then` is done when it is."""
+
+    def __init__(self, then=lambda: None):
+        self.then = then
+
+    def savefig(self, file, **_):
+        file.write(b"picture")
+        self.then()
+
+
+def test_a_report_that_is_killed_leaves_nothing_that_is_not_of_this_program(tmp_path):
+    """Whenever it is killed: while it draws, or between two pictures."""
+
+    def killed():
+        raise KeyboardInterrupt
+
+    GraphFolder(tmp_path).save(Pictured(), "a")
+    (tmp_path / ".b.png.1.part").write_bytes(b"half of one")
+    with pytest.raises(KeyboardInterrupt):
+        GraphFolder(tmp_path, keep=True).save(Pictured(killed), "a")
+    for before in (True, False):  # the record of it is written
+        GraphFolder(tmp_path, keep=True).save(Pictured(), "a")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(folder, "write_record", lambda *it, b=before: (b or write_record(*it), killed()))
+            with pytest.raises(KeyboardInterrupt):
+                GraphFolder(tmp_path, keep=True).save(Pictured(), "a")
+    made = GraphFolder(tmp_path)
+    for stem in "ab":
+        made.save(Pictured(), stem)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png", "written.json"]
+    (tmp_path / "b.png").write_bytes(b"mine")
+    with pytest.raises(InputError, match="b.png is not of this program"):
+        GraphFolder(tmp_path).save(Pictured(), "b")
+
+
+@pytest.mark.parametrize("call", ["unlink", "replace", "open"])
+def test_a_folder_that_cannot_be_written_is_an_input_error(tmp_path, monkeypatch, call):
+    GraphFolder(tmp_path).save(Pictured(), "a")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, call, refuse)
+    with pytest.raises(InputError, match=r"cannot write .*: Permission denied"):
+        GraphFolder(tmp_path, keep=True).save(Pictured(), "a")
+        GraphFolder(tmp_path).save(Pictured(), "a")
+
+
+def test_a_foreign_picture_costs_no_other_of_its_kind(recorded, tmp_path, monkeypatch):
+    (tmp_path / "graphs").mkdir()
+    (tmp_path / "graphs" / "b.png").write_bytes(b"mine")
+    monkeypatch.setattr(base, "selected", lambda _: ["accuracy_evolution"])
+    monkeypatch.setitem(FIGURES._records, "accuracy_evolution", lambda _: [(s, Pictured()) for s in "abc"])
+    files, [(stem, why)] = base.render_all(replace(recorded, root=tmp_path))
+    assert ([f.stem for f in files], stem) == (["a", "c"], "b")
+    assert "is not of this program" in why
 
 
 @pytest.mark.parametrize("key", KEYS)
