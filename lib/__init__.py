@@ -52,13 +52,14 @@ def missing(error: ModuleNotFoundError) -> int:
 def call(main) -> None:
     """Run a script's main and exit with its status: 2 for bad input, with the message alone; 130 for an interrupt."""
     from lib.config import InputError
+    from lib.sanitize import printable_text
     from lib.wrap import print_lines
 
     try:
         code = main()
         sys.stdout.flush()
     except InputError as e:
-        print_lines(f"error: {e}", sys.stderr)
+        print_lines(printable_text(f"error: {e}"), sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

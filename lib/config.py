@@ -23,6 +23,7 @@ T = TypeVar("T")
 LINE = re.compile(r"CONFIG_(\w+)=(.*)")
 UNSET = re.compile(r"# CONFIG_(\w+) is not set")
 MOST = 4 << 20  # bytes of a configuration file
+SHOWN = 200  # characters of a wrong line or value in a message
 
 
 class InputError(ValueError):
@@ -126,7 +127,7 @@ class Config(Mapping[str, str]):
     def where(self, name: str) -> str:
         """`path:line: CONFIG_X=value`, for messages."""
         at = self._origin.get(name)
-        return f"{at + ': ' if at else ''}CONFIG_{name}={self._values.get(name, '')!r}"
+        return f"{at + ': ' if at else ''}CONFIG_{name}={shown(self._values.get(name, ''))}"
 
     def read(self, cls: type[T], prefix: str = "") -> T:
         """The settings `cls`, each field from the symbol of its name with `prefix`. A symbol that Kconfig left out,
@@ -181,6 +182,11 @@ def within(value, low=None, high=None, above=None, below=None):
     return value
 
 
+def shown(text: str) -> str:
+    """A wrong line or value for a message: quoted, with what does not print escaped, and short."""
+    return repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}..."
+
+
 def parse_line(line: str, where: str) -> tuple[str | None, str, str]:
     """(name, value, kind) of one line; name None for blanks and comments."""
     line = line.strip()
@@ -190,13 +196,13 @@ def parse_line(line: str, where: str) -> tuple[str | None, str, str]:
         return None, "", ""
     m = LINE.fullmatch(line)
     if not m:
-        raise InputError(f"{where}: not a configuration line: {line!r} (expected CONFIG_NAME=value)")
+        raise InputError(f"{where}: not a configuration line: {shown(line)} (expected CONFIG_NAME=value)")
     name, raw = m.groups()
     if raw in ("y", "n"):
         return name, raw, "bool"
     if raw.startswith('"'):
         if not re.fullmatch(r'"(\\.|[^"\\])*"', raw):
-            raise InputError(f"{where}: CONFIG_{name}: the quotes of {raw} do not match")
+            raise InputError(f"{where}: CONFIG_{name}: the quotes of {shown(raw)} do not match")
         return name, re.sub(r"\\(.)", r"\1", raw[1:-1]), "string"
     return name, raw, "int"
 
@@ -214,11 +220,13 @@ def refuse_unwritable(name: str, value: str) -> None:
     """A newline would be written raw and set another symbol when the file is read again; bytes of the command line or
     the environment that are no UTF-8 arrive as lone surrogates, which no file takes."""
     if len((value + ".").splitlines()) > 1:
-        raise InputError(f"CONFIG_{name}: a line break in {value!r} would set another symbol; write it in one line")
+        raise InputError(
+            f"CONFIG_{name}: a line break in {shown(value)} would set another symbol; write it in one line"
+        )
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InputError(f"CONFIG_{name}: {value!r} is not UTF-8 text") from None
+        raise InputError(f"CONFIG_{name}: {shown(value)} is not UTF-8 text") from None
 
 
 def read_whole(path: str | Path) -> str:

@@ -12,6 +12,7 @@ from lib.config import Config, InputError
 from lib.data.base import MissingData, for_flags
 from lib.matrix import expand
 from lib.records import Interrupted
+from lib.sanitize import printable_text
 from lib.spec import RunSpec
 from lib.wrap import print_lines
 
@@ -34,7 +35,7 @@ def main(model: str, make_task: Callable, argv: list[str] | None = None) -> int:
         else:
             code = alone(task, request.config)
     except InputError as e:
-        print_lines(f"error: {e}", sys.stderr)
+        print_lines(printable_text(f"error: {e}"), sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

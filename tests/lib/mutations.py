@@ -40,6 +40,10 @@ def whole_file(path: Path, elsewhere: Path) -> Iterator[tuple[str, Callable[[], 
     yield "another kind", put(b"\x89PNG\r\n\x1a\n")
     yield "a list", put(b"[1, 2]\n")
     yield "escape sequences", put(ESCAPE.encode(errors="surrogatepass"))
+    yield (
+        "an open quote and an escape",
+        put(b'CONFIG_RESULTS="\x1b[31m\x1b]0;title\x07' + b"x" * 100_000 + b"\n" + data),
+    )
     yield "a directory", instead(path.mkdir)
     yield "a link", instead(lambda: path.symlink_to(elsewhere))
     yield "a link to itself", instead(lambda: path.symlink_to(path))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lib import kconfig
+from lib import call, kconfig
 from lib.config import Config, InputError, Steps, choice, convert, format_line, number, parse_line, write_atomic
 
 # Whatever str.splitlines splits on, and the pair that counts as one.
@@ -234,3 +234,20 @@ def test_a_missing_symbol_is_named_and_has_a_default_like_any_mapping():
     with pytest.raises(InputError, match="^CONFIG_B is missing"):
         config["B"]
     assert (config.get("B", "n"), "B" in config) == ("n", False)
+
+
+@pytest.mark.parametrize("line", ['CONFIG_X="{}', "CONFIG_X {}"])
+def test_a_strange_line_is_shown_short_and_harmless(line):
+    with pytest.raises(InputError) as found:
+        parse_line(line.format("\x1b]0;owned\x07\u202e" + "x" * 3_000_000), "config:3")
+    message = str(found.value)
+    assert message.isprintable() and message.startswith("config:3") and len(message) < 400
+
+
+def test_an_error_reaches_the_terminal_without_its_escape_sequences(capsys):
+    def main():
+        raise InputError("\x1b]0;owned\x07 file\nsecond line")
+
+    with pytest.raises(SystemExit):
+        call(main)
+    assert capsys.readouterr().err == "error: ?]0;owned? file\nsecond line\n"

@@ -73,7 +73,7 @@ def patience():
 
 
 def everything(root: Path) -> str:
-    """All that anything says of a results directory; an error is what it says."""
+    """All that anything says of a results directory; an error is what it says, before it is cleaned for a terminal."""
     said = []
     for ask in (reported, todo, monitored):
         try:
