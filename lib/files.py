@@ -33,6 +33,10 @@ class Damaged(InputError):
         super().__init__(f"{path}: {self.what}")
 
 
+class OtherSchema(Damaged):
+    """A file was written by another version."""
+
+
 @record
 class FileDigest:
     """What a file was: its size in bytes, and its SHA-256."""
@@ -92,11 +96,7 @@ def read_record(cls: type[T], path: Path) -> T:
     data = read_json(path)
     found = data.pop("schema", None)
     if found != SCHEMA or isinstance(found, bool):
-        raise Damaged(
-            path,
-            f"it has schema {str(found)[:20]}, and this version reads schema {SCHEMA}: use the commit that wrote it "
-            "(see provenance.json), or run the matrix again",
-        )
+        raise OtherSchema(path, f"it has schema {str(found)[:20]}, and this version reads schema {SCHEMA}")
     written = data.pop(DIGEST, None)
     if written is None:
         raise Damaged(path, f"{DIGEST}: the field is missing")

@@ -114,17 +114,32 @@ def read_run(root: Path, spec: RunSpec) -> Run | None:
     """A run's record, or None where it has not been started."""
     run = RunDir(root / spec.id)
     try:
-        return finished(run, spec) or unfinished(run, spec)
+        if run.foreign() == run.path:
+            run.refuse_foreign()
+        found = finished(run, spec)
+        if found is None:
+            run.refuse_foreign()
+        return found or unfinished(run, spec)
     except Damaged as e:
-        where = e.path.name if e.path.parent == run.path else f"{e.path.parent.name}/{e.path.name}"
-        remove = "" if e.path.is_file() and not e.path.is_symlink() or not e.path.exists() else "remove it, and "
-        return without_results(run, spec, "damaged", f"{where}: {e.what}; {remove}{AGAIN}")
+        return without_results(run, spec, "damaged", f"{name_in(run, e.path)}: {e.what}; {way_out(run, e)}")
+
+
+def name_in(run: RunDir, path: Path) -> str:
+    """A file of a run as a reader knows it; another, and the run's directory, with that of its folder."""
+    return path.name if path.parent == run.path else f"{path.parent.name}/{path.name}"
+
+
+def way_out(run: RunDir, e: Damaged) -> str:
+    """What makes a damaged run whole: training it again, which needs every place that it writes to."""
+    foreign = run.foreign()
+    if foreign is None:
+        return AGAIN
+    told = foreign == e.path and e.what.endswith("remove it")
+    return f"then {AGAIN}" if told else f"remove {name_in(run, foreign)}, then {AGAIN}"
 
 
 def finished(run: RunDir, spec: RunSpec) -> Run | None:
     """The record of a run that came to its end, None of any other. Raises Damaged where a file of it is."""
-    if run.path.is_symlink():
-        raise Damaged(run.path, "it is a symbolic link: remove it")
     try:
         summary = run.read_summary()
     except (FileNotFoundError, NotADirectoryError):

@@ -35,7 +35,7 @@ from pathlib import Path
 
 from lib import ROOT, provenance
 from lib.config import Config, InputError, why
-from lib.files import Damaged, FileDigest, check_file, file_digest, read_record, write_record
+from lib.files import Damaged, FileDigest, OtherSchema, check_file, file_digest, read_record, write_record
 from lib.records import Metric, Origin, Summary
 from lib.schema import plain
 from lib.spec import RunSpec
@@ -98,20 +98,33 @@ class RunDir:
         """What the files of the run are now: for its summary, so that a later change is noticed."""
         return {f.name: file_digest(f) for f in self.files if f.exists()}
 
-    def refuse_foreign(self) -> None:
-        """Raise InputError where the directory, or a file that a run writes, is a link or no regular file: what is
-        written would go elsewhere, or wait for ever."""
+    def foreign(self) -> Path | None:
+        """The directory, or a file that a run writes, where it is a link or no regular file: what is written would go
+        elsewhere, or wait for ever."""
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
-            raise InputError(f"{self.path} is not a directory of its own: remove it, and `make continue` makes it anew")
+            return self.path
         parts = [self.path / f".{p.name}.part" for p in (self.last, self.best)]
         for path in (*self.files, self.log, self.summary, self.error, *parts):
             if path.is_symlink() or (path.exists() and not stat.S_ISREG(path.lstat().st_mode)):
-                raise InputError(f"{path} is not a regular file, and a run writes there: remove it, then continue")
+                return path
+        return None
+
+    def refuse_foreign(self) -> None:
+        """Raise Damaged where there is something foreign."""
+        path = self.foreign()
+        if path == self.path:
+            raise Damaged(path, "it is a link or a file, and no directory of its own: remove it")
+        if path:
+            raise Damaged(path, "it is not a regular file, and a run writes there: remove it")
 
     def clear(self) -> None:
-        """Forget an attempt that did not finish. Config and spec stay, and so does the log, which is being written."""
+        """Forget an attempt that did not finish. Config and spec stay, and so does the log, which is being written.
+        Raises InputError where a file cannot be removed."""
         for path in (self.metrics, self.monitor, self.last, self.best, self.error, self.summary):
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as e:
+                raise InputError(f"cannot remove {path}: {why(e)}") from None
 
 
 def append_metric(path: Path, row: Metric) -> None:
@@ -127,6 +140,8 @@ def read_origin(root: Path) -> Origin:
     """Where a results directory came from. Raises InputError where it is none, or of another schema."""
     try:
         return read_record(Origin, root / "provenance.json")
+    except OtherSchema as e:
+        raise InputError(f"{e}: use the commit that wrote it (the file names it), or run the matrix again") from None
     except FileNotFoundError:
         raise InputError(f"{root} is no results directory of this program: provenance.json is missing") from None
 

@@ -26,6 +26,7 @@ from lib.resolve import (
     settle_compiling,
 )
 from lib.rundir import ROOT, RunDir, config_changed, locked, new_root, place, read_origin
+from lib.sanitize import printable_text
 from lib.spec import RunSpec
 from lib.wrap import print_lines
 
@@ -155,9 +156,7 @@ def run_pending(root: Path, plan: Plan, failed_only: bool) -> None:
     todo = pending(root, failed_only)
     config, reasons = settle_compiling(config, [spec_of(plan, d) for d in todo])
     note_uncompiled(root, config, reasons)  # what could be compiled when a continued directory was begun no longer can
-    for d in todo:
-        make_run(root, config, d, spec_of(plan, d))
-        d.clear()
+    todo = [d for d in todo if made_ready(root, config, d, spec_of(plan, d))]
     work, imports = jobs(root, todo)
     costs = relative_costs(config, [spec_of(plan, d) for d in todo])
     with Progress(len(work), costs) as progress:
@@ -171,6 +170,18 @@ def run_pending(root: Path, plan: Plan, failed_only: bool) -> None:
             with contextlib.suppress(InputError):  # which would hide what ended the matrix
                 report.write(results.load(root), graphs=False)  # an interrupt should not wait for pictures
             raise
+
+
+def made_ready(root: Path, config: Config, run: RunDir, spec: RunSpec) -> bool:
+    """Whether a run can begin: its directory is there, without an earlier attempt. What stands in its way is said, and
+    costs no other run."""
+    try:
+        make_run(root, config, run, spec)
+        run.clear()
+    except InputError as e:
+        print(printable_text(f"{spec.id} cannot be trained: {e}"), file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def relative_costs(config: Config, specs: list[RunSpec]) -> dict[str, float]:

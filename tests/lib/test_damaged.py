@@ -7,6 +7,7 @@ that a forger has changed together with its digest may pass; it must not break a
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -20,6 +21,7 @@ from lib.config import InputError
 from lib.figure.base import render_all
 from lib.gputop import recorded
 from lib.monitor import stats
+from lib.results import AGAIN
 
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "figure_lenet5"
 RUN, OTHER = "lenet5_adamw_magnitude_50", "lenet5_adamw_none"
@@ -27,6 +29,8 @@ OF_A_RUN = ("summary.json", "spec.json", "config", "metrics.jsonl", "monitor.jso
 FILES = (*(f"{RUN}/{name}" for name in OF_A_RUN), "config", "provenance.json", "audit.json")
 WRITTEN = ("all_results.json", "summary_report.txt", "report.md")  # by a report: not read, and replaced
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]")
+NO_DIRECTORY = "it is a link or a file, and no directory of its own"
+NO_FILE = "it is not a regular file, and a run writes there"
 PATIENCE_S = 120  # a hang is for ever; a machine may be busy
 ALIKE = (
     "cut in its last line",
@@ -207,19 +211,60 @@ def test_a_damaged_run_is_one_row_that_says_what_to_do(root, name):
         assert f"{RUN}: damaged: {name}: " in text and "`make continue` trains it again" in text
 
 
-def test_a_directory_of_a_run_that_is_a_link(root):
-    """Nothing in it is read as a run's, and nothing there is cleared."""
-    other = root.parent / "results" / "elsewhere"
-    (root / RUN).rename(other)
-    (root / RUN).symlink_to(other, target_is_directory=True)
+def instead(path: Path, kind: str) -> None:
+    """Put something there that is no file of a run."""
+    {"link": lambda: path.symlink_to(path.parent), "file": lambda: path.write_text("mine"),
+     "pipe": lambda: os.mkfifo(path), "directory": path.mkdir}[kind]()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "says"),
+    [
+        ("", "link", f"results/{RUN}: {NO_DIRECTORY}: remove it; then {AGAIN}"),
+        ("", "file", f"results/{RUN}: {NO_DIRECTORY}: remove it; then {AGAIN}"),
+        ("summary.json", "pipe", f"summary.json: it is not a regular file; remove summary.json, then {AGAIN}"),
+        ("error.txt", "pipe", f"error.txt: {NO_FILE}: remove it; then {AGAIN}"),
+        (
+            "output.log",
+            "directory",
+            f"output.log: {NO_FILE}: remove it; then {AGAIN}",
+        ),
+    ],
+)
+def test_advice_in_the_row_of_a_foreign_run_works(root, capsys, name, kind, says):
+    """It is not trained over, the others are, and what it says to do makes it one that can be trained."""
+    run, kept = results.RunDir(root / RUN), root / "kept"
+    shutil.copytree(run.path, kept)
     try:
-        assert "it is a symbolic link" in everything(root)
-        with pytest.raises(InputError, match="is not a directory of its own: remove it"):
-            results.RunDir(root / RUN).refuse_foreign()
-        assert (other / "summary.json").exists()
+        shutil.rmtree(run.path) if not name else run.summary.unlink()
+        instead(run.path / name, kind)
+        [r] = [r for r in results.load(root) if r.id == RUN]
+        assert (r.status, r.reason) == ("damaged", says)
+        assert RUN in todo(root)
+        assert not runner.made_ready(root, r_config(root), run, r_spec(root))
+        assert f"{RUN} cannot be trained: {run.path / name}: it is " in capsys.readouterr().err
+        (run.path / name).rmdir() if kind == "directory" else (run.path / name).unlink()
+        assert runner.made_ready(root, r_config(root), run, r_spec(root))
     finally:
-        (root / RUN).unlink()
-        other.rename(root / RUN)
+        shutil.rmtree(run.path)
+        kept.rename(run.path)
+
+
+def r_config(root: Path):
+    return results.load(root).config
+
+
+def r_spec(root: Path):
+    return next(s for s in results.planned(root)[1] if s.id == RUN)
+
+
+def test_a_run_of_another_schema_is_trained_again(root):
+    path = root / RUN / "summary.json"
+    data = path.read_bytes()
+    path.write_text('{"schema": 2}')
+    [r] = [r for r in results.load(root) if r.id == RUN]
+    restore(path, data)
+    assert r.reason == f"summary.json: it has schema 2, and this version reads schema 3; {AGAIN}"
 
 
 @pytest.mark.parametrize("name", ["output.log", "checkpoint-last.pt", ".checkpoint-best.pt.part", "error.txt"])
@@ -227,7 +272,7 @@ def test_a_run_writes_through_no_link(root, name):
     path = root / RUN / name
     path.symlink_to(root.parent / "outside.txt")
     try:
-        with pytest.raises(InputError, match=f"{name} is not a regular file, and a run writes there"):
+        with pytest.raises(InputError, match=f"{name}: {NO_FILE}"):
             results.RunDir(root / RUN).create(results.load(root).config, results.RunDir(root / RUN).spec())
     finally:
         path.unlink()
