@@ -17,6 +17,7 @@ from lib.prune.importance import IMPORTANCE
 from lib.records import Audit, RunScores, Skipped
 from lib.results import Results, Run
 from lib.rundir import RunDir
+from lib.sanitize import printable_line
 from lib.schema import parse
 from lib.spec import percent
 
@@ -31,7 +32,7 @@ def audit(results: Results, task: Callable, say: Callable[[str], None] = print) 
 
     task(model name) gives the model's task, whose network names the weights. Sparsities are the matrix's own (else 50,
     70 and 90%), as shares of the weights that are live in a run: a pruned one is asked what would go next.
-    Raises InputError where a checkpoint is damaged or of another model, and where no run can be audited.
+    A run whose checkpoint is damaged or of another model is left out. Raises InputError where no run can be audited.
     """
     sparsities = sorted({s.target_sparsity for s in expand(results.config)} - {0.0}) or list(USUAL)
     states, skipped = [], [Skipped(run=r.id, reason=r.status) for r in results if r.status != "done"]
@@ -74,7 +75,7 @@ def one(run: Run, model, sparsities: list[float]) -> RunScores:
 
 
 def check_checkpoint(run: Run, path: Path) -> None:
-    """Raise InputError unless a checkpoint is what it was when the run ended."""
+    """Raise Unaudited unless a checkpoint is what it was when the run ended."""
     try:
         if path.name in (run.files or {}):
             check_file(path, run.files[path.name])
@@ -82,10 +83,10 @@ def check_checkpoint(run: Run, path: Path) -> None:
         raise damaged(path, e.what) from None
 
 
-def damaged(path: Path, why: str) -> InputError:
-    return InputError(
-        f"{path} is damaged ({why}): remove {path.parent.name}/summary.json and `make continue` trains it again, "
-        f"or remove the checkpoint to audit the other runs"
+def damaged(path: Path, why: str) -> Unaudited:
+    why = printable_line(why)
+    return Unaudited(
+        f"{path} is damaged ({why}): remove {path.parent.name}/summary.json and `make continue` trains it again"
     )
 
 
@@ -101,7 +102,7 @@ def moments(path: Path, model) -> tuple[dict, list[tuple]]:
     saved = [i for g in optimizer["param_groups"] for i in g["params"]]
     made = [id(p) for g in decay_groups(model.named_parameters(), 0.0) for p in g["params"]]
     if len(saved) != len(made):
-        raise InputError(f"{path} is of another model: it has {len(saved)} parameters, and this code {len(made)}")
+        raise Unaudited(f"{path} is of another model: it has {len(saved)} parameters, and this code {len(made)}")
     number = dict(zip(made, saved, strict=True))
     found = []
     for name, p in prunable(model):
@@ -110,7 +111,7 @@ def moments(path: Path, model) -> tuple[dict, list[tuple]]:
             raise Unaudited(f"its optimizer keeps {', '.join(state) or 'nothing'} and no exp_avg and exp_avg_sq")
         row = weights.get(name), state["exp_avg"], state["exp_avg_sq"]
         if any(t is None or t.shape != p.shape for t in row):
-            raise InputError(f"{path} is of another model: {name} is not there in the shape {tuple(p.shape)}")
+            raise Unaudited(f"{path} is of another model: {name} is not there in the shape {tuple(p.shape)}")
         found.append((name, *row))
     return optimizer["param_groups"][0], found
 

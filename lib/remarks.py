@@ -65,6 +65,7 @@ def remarks(group: Results) -> Iterator[str]:
             found.append(f"{r.id}: {r.damaged_images} files were no images and were left out (output.log names them)")
         if r.skipped_steps:
             found.append(f"{r.id}: {r.skipped_steps} steps had gradients that were not finite and changed nothing")
+        found += [f"{r.id}: {problem}" for problem in r.problems]
         if r.monitor_problem:
             found.append(f"{r.id}: the monitor's record: {r.monitor_problem}")
         found += [f"{r.id}: step {e.step}: {w}" for e in r.events for w in e.warnings]

@@ -7,6 +7,7 @@ are damaged is a row that says so; it never costs the others.
 """
 
 import math
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ class Run(Outcome):
     start: Start | None = field(default=None, repr=False)
     evaluations: tuple[Epoch, ...] = field(default=(), repr=False)
     events: tuple[Prune, ...] = field(default=(), repr=False)
+    problems: tuple[str, ...] = field(default=(), repr=False)  # of its checkpoints
     header: dict = field(default_factory=dict, repr=False)
     samples: list[dict] = field(default_factory=list, repr=False)
 
@@ -157,9 +159,24 @@ def finished(run: RunDir, spec: RunSpec) -> Run | None:
         start=rows[0],
         evaluations=tuple(r for r in rows if isinstance(r, Epoch)),
         events=tuple(r for r in rows if isinstance(r, Prune)),
+        problems=tuple(checkpoint_problems(run, summary)),
         header=header,
         samples=samples,
     )
+
+
+def checkpoint_problems(run: RunDir, summary: Summary) -> Iterator[str]:
+    """What can be said of a run's checkpoints without reading them: that one has gone, or is of another size."""
+    for path in (run.last, run.best):
+        written = summary.files.get(path.name)
+        try:
+            found = path.lstat()
+        except OSError:
+            found = None
+        if written and found is None:
+            yield f"{path.name} is not there any more"
+        elif written and (not stat.S_ISREG(found.st_mode) or found.st_size != written.size):
+            yield f"{path.name} was changed after it was written; {AGAIN} once summary.json is removed"
 
 
 def read_metric(run: RunDir, row: dict) -> Metric:

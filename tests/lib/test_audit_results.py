@@ -12,6 +12,7 @@ from lib.optim.base import OPTIMIZERS, Hyper, decay_groups
 from lib.prune.importance import IMPORTANCE
 from lib.prune.kernel.pruner import prunable
 from lib.records import Audit, RunScores, ScoresAt
+from lib.remarks import remarks
 from lib.rundir import ROOT
 
 DENSE, PRUNED = "lenet5_adamw_none", "lenet5_adamwprune_bitter7_state_70"
@@ -132,6 +133,24 @@ def test_a_damaged_checkpoint_is_named(root, damage):
         audited(root)
 
 
+def test_a_damaged_checkpoint_costs_no_other_run_its_audit(root):
+    """And the report says what a look at the file's size says."""
+    other = "lenet5_adamw_magnitude_50"
+    for name in (DENSE, other):
+        finish(root, name)
+    path = root / other / "checkpoint-last.pt"
+    with path.open("ab") as file:
+        file.write(b"more")
+    record = audited(root)
+    assert [s.run for s in record.states] == [DENSE]
+    reasons = {s.run: s.reason for s in record.skipped}
+    assert reasons[other].startswith(f"{path} is damaged (it was changed after it was written")
+    found = {r.id: r.problems for r in results.load(root)}
+    assert found[DENSE] == () and found[other][0].startswith("checkpoint-last.pt was changed after it was written; ")
+    path.unlink()
+    assert f"- {other}: checkpoint-last.pt is not there any more" in list(remarks(results.load(root)))
+
+
 @pytest.mark.parametrize("other", ["wider", "deeper"])
 def test_a_checkpoint_of_another_model_is_named(root, other):
     from torch import nn
@@ -139,7 +158,7 @@ def test_a_checkpoint_of_another_model_is_named(root, other):
     finish(root, DENSE)
     model = task("lenet5").model("digits", Recipe())
     model[13] = nn.Linear(84, 11) if other == "wider" else nn.Sequential(nn.Linear(84, 9), nn.Linear(9, 10))
-    with pytest.raises(InputError, match=f"{root / DENSE / 'checkpoint-last.pt'} is of another model"):
+    with pytest.raises(audit.Unaudited, match=f"{root / DENSE / 'checkpoint-last.pt'} is of another model"):
         audit.moments(rundir.RunDir(root / DENSE).last, model)
 
 
