@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from lib import ROOT
-from lib.schema import Count, record
+from lib.schema import Count, Name, record
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "matplotlib", "kconfiglib")
 
@@ -18,13 +18,13 @@ PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "matplotlib", "kcon
 class Provenance:
     """Commit (None outside git), a hash of uncommitted changes (None where there are none), versions, host, CPU."""
 
-    commit: str | None
-    dirty: str | None
-    python: str
-    versions: dict[str, str | None]
-    host: str
-    system: str
-    cpu: str
+    commit: Name | None
+    dirty: Name | None
+    python: Name
+    versions: dict[Name, Name | None]
+    host: Name
+    system: Name
+    cpu: Name
     cores: Count
 
 

@@ -10,7 +10,7 @@ from lib.batching import Batching
 from lib.files import FileDigest
 from lib.monitor import lines as monitor
 from lib.provenance import Provenance
-from lib.schema import Amount, Count, Loss, Percent, Seconds, Share, Whole, nullable, parse, record
+from lib.schema import Amount, Count, Loss, Name, Percent, Seconds, Share, Text, Whole, nullable, parse, record
 from lib.spec import RunSpec
 
 Status = Literal["done", "diverged", "failed", "interrupted", "damaged"]
@@ -22,14 +22,14 @@ class Origin(Provenance):
     choice -> why AUTO does without torch.compile there."""
 
     config: FileDigest
-    not_compiled: dict[str, str] = dataclasses.field(default_factory=dict)
+    not_compiled: dict[Name, Text] = dataclasses.field(default_factory=dict)
 
 
 @record
 class Memory:
     """Bytes in a phase of a run: of its tensors by class, and on a GPU the allocator's peaks."""
 
-    tensors: dict[str, Count] = dataclasses.field(default_factory=dict)
+    tensors: dict[Name, Count] = dataclasses.field(default_factory=dict)
     allocated: Count | None = None
     reserved: Count | None = None
 
@@ -38,7 +38,7 @@ class Memory:
 class Predicted:
     """The ledger's prediction: see lib/ledger.py."""
 
-    classes: dict[str, Count]
+    classes: dict[Name, Count]
     kept: Count
     multiple: Amount
     less_than_movement_pct: float
@@ -48,7 +48,7 @@ class Predicted:
 class Ledger:
     """What every byte of a run is for: measured by phase; what one backward pass saves; predicted."""
 
-    phases: dict[str, Memory]
+    phases: dict[Name, Memory]
     activations: Count | None
     predicted: Predicted
 
@@ -71,8 +71,8 @@ class Inference:
 class Gpu:
     """By what the monitor can tell the GPUs of a run from others."""
 
-    uuid: str | None
-    bus: str | None
+    uuid: Name | None
+    bus: Name | None
 
 
 @record
@@ -80,7 +80,7 @@ class Summary(RunSpec):
     """summary.json: the outcome of a run. Accuracies are percent, losses nats, times seconds."""
 
     status: Status
-    reason: str | None
+    reason: Text | None
     metric: Literal["accuracy", "perplexity"]
     achieved_sparsity: Share | None
     achieved_sparsity_of_all: Share | None
@@ -103,9 +103,9 @@ class Summary(RunSpec):
     test_loss_best: Loss | None
     test_loss_optimistic: Loss | None
     inference: list[Inference] | None
-    sample: str | None
+    sample: Text | None
     damaged_images: Count
-    stopped: str | None
+    stopped: Text | None
     steps: Count
     epochs: Count
     planned_steps: Count
@@ -115,20 +115,20 @@ class Summary(RunSpec):
     prunable_parameters: Count
     precision: Literal["bf16", "fp32"]
     compiled: bool
-    data_hash: str
-    tokenizer: str | None
+    data_hash: Name
+    tokenizer: Name | None
     block: Count | None
-    bytes_per_token: dict[str, Amount] | None
+    bytes_per_token: dict[Name, Amount] | None
     flops_per_token: Amount | None
     ledger: Ledger
-    device: str
+    device: Name
     devices: Count
     gpus: list[Gpu]
     threads: Count
     elapsed_s: Seconds
     train_s: Seconds
     provenance: Provenance
-    files: dict[str, FileDigest]
+    files: dict[Name, FileDigest]
 
     @property
     def spec(self) -> RunSpec:
@@ -152,17 +152,17 @@ class Outcome(Summary):
     train_memory_mean: Amount | None
     train_memory_max: Amount | None
     inference_memory_mean: Amount | None
-    memory_source: str | None
+    memory_source: Name | None
     compared_memory: Amount | None
-    compared_source: str | None
+    compared_source: Name | None
     memory_samples: Count
     energy_j: Amount | None
-    energy_source: str | None
+    energy_source: Name | None
     energy_per_accuracy_point: Amount | None
     memory_multiple: Amount | None
     memory_less_than_movement_pct: float | None
-    memory_phases: dict[str, dict[str, Amount]]
-    monitor_problem: str | None
+    memory_phases: dict[Name, dict[Name, Amount]]
+    monitor_problem: Text | None
     efficiency_per_100mib: Amount | None
     accuracy_vs_dense: float | None = None
     gpu_memory_vs_dense: float | None = None
@@ -178,9 +178,9 @@ Row: Any = nullable(Outcome, (*(f.name for f in dataclasses.fields(RunSpec)), "s
 class AllResults:
     """all_results.json: every run that was started, and the ids of those that were not."""
 
-    commit: str | None
+    commit: Name | None
     provenance: Origin
-    missing: list[str]
+    missing: list[Name]
     runs: list[Row]
 
 
@@ -204,7 +204,7 @@ class Start:
     evaluations: Count
     scale: Share
     batching: Batching | None
-    device: str
+    device: Name
     prunable: Count
     parameters: Count
     pruning: PruningWindow
@@ -240,7 +240,7 @@ class Epoch:
 
 @record
 class LeastDense:
-    layer: str
+    layer: Name
     density: Share
 
 
@@ -250,7 +250,7 @@ class ScoresAt:
 
     sparsity: Share
     pruned: Count
-    ties: dict[str, Count]
+    ties: dict[Name, Count]
     jaccard_pruned: list[list[Share | None]]
     jaccard_kept: list[list[Share | None]]
 
@@ -259,7 +259,7 @@ class ScoresAt:
 class ScoresState:
     """How far scores agree on one state: see lib/prune/kernel/audit.py."""
 
-    scores: list[str]
+    scores: list[Name]
     step: Count
     beta1: Share
     weights: Count
@@ -267,7 +267,7 @@ class ScoresState:
     ranked: Count
     v_zero: Share
     v_lost: Share
-    lost: dict[str, Share]
+    lost: dict[Name, Share]
     spearman: list[list[float | None]]
     at: list[ScoresAt]
 
@@ -284,7 +284,7 @@ class ScoresState:
 class NoScores:
     """Why scores could not be compared at an event."""
 
-    error: str
+    error: Text
 
 
 @record
@@ -299,10 +299,10 @@ class Prune:
     newly_pruned: Whole
     threshold: float | None
     ties: Count
-    layers: dict[str, Share]
+    layers: dict[Name, Share]
     least_dense: LeastDense
-    mask: str
-    warnings: list[str]
+    mask: Name
+    warnings: list[Text]
     dropped: Count | None = None
     audit: ScoresState | NoScores | None = None
 
@@ -340,23 +340,23 @@ def parse_metric(row: dict) -> Metric:
 class RunScores(ScoresState):
     """The audit of one run's last state."""
 
-    run: str
+    run: Name
 
 
 @record
 class Skipped:
-    run: str
-    reason: str
+    run: Name
+    reason: Text
 
 
 @record
 class Audit:
     """audit.json: how far the scores of state pruning agree on the runs of a directory."""
 
-    commit: str | None
+    commit: Name | None
     provenance: Provenance
     sparsities: list[Share]
-    scores: list[str]
+    scores: list[Name]
     states: list[RunScores]
     skipped: list[Skipped]
 
@@ -369,7 +369,7 @@ class Audit:
 class Graphs:
     """graphs/written.json: the pictures that the last report wrote there, and what they were."""
 
-    files: dict[str, FileDigest]
+    files: dict[Name, FileDigest]
 
 
 # File -> what a line or the whole of it holds, for the JSON Schema.

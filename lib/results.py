@@ -19,7 +19,7 @@ from lib.matrix import expand
 from lib.monitor import stats
 from lib.peak import mfu
 from lib.record import perplexity
-from lib.records import AllResults, Epoch, Metric, Origin, Outcome, Prune, Row, Start, Summary, parse_metric
+from lib.records import AllResults, End, Epoch, Metric, Origin, Outcome, Prune, Row, Start, Summary, parse_metric
 from lib.rundir import RunDir, config_changed, read_origin
 from lib.schema import blank, field_names
 from lib.spec import RunSpec
@@ -195,6 +195,10 @@ def check_rows(run: RunDir, summary: Summary, rows: list[Metric]) -> None:
         raise Damaged(run.metrics, "event: it does not begin with the start of the run")
     if [e.epoch for e in epochs] != list(range(1, summary.epochs + 1)) or steps != sorted(steps):
         raise Damaged(run.metrics, f"epoch: they are not the {summary.epochs} of summary.json, in order")
+    ends = [r for r in rows if isinstance(r, End)]
+    if rows[-1:] != ends or ends[0].status != summary.status:
+        raise Damaged(run.metrics, f"event: it does not end with one end of a run that is {summary.status}")
+    check_evaluations(run, summary, epochs)
     if summary.status != "done":
         return
     for name in ("epochs", "steps", "batch_size", "prunable_parameters", "model_parameters", "achieved_sparsity"):
@@ -203,6 +207,19 @@ def check_rows(run: RunDir, summary: Summary, rows: list[Metric]) -> None:
             raise Damaged(run.summary, f"{name}: a run that is done has it, and this is {value}")
     if epochs[-1].step != summary.steps:
         raise Damaged(run.summary, f"steps: {summary.steps} are not the {epochs[-1].step} of metrics.jsonl")
+
+
+def check_evaluations(run: RunDir, summary: Summary, epochs: list[Epoch]) -> None:
+    """Raise Damaged unless the evaluations that a summary names are there and say what it says of them."""
+    numbers = {"final": summary.epochs or None, "best": summary.best_epoch, "peak": summary.peak_epoch}
+    for which, number in numbers.items():
+        if number is not None and not 1 <= number <= summary.epochs:
+            raise Damaged(run.summary, f"{which}_epoch: there is no epoch {number} of {summary.epochs}")
+        row = epochs[number - 1] if number else None
+        for what in ("accuracy", "loss"):
+            said, found = getattr(summary, f"{which}_{what}"), row and getattr(row, f"validation_{what}")
+            if said != found:
+                raise Damaged(run.summary, f"{which}_{what}: {said} is not the {found} of metrics.jsonl")
 
 
 def unfinished(run: RunDir, spec: RunSpec) -> Run | None:

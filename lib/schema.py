@@ -28,6 +28,7 @@ Seconds = Annotated[float, Ge(0), Le(1e10)]
 Amount = Annotated[float, Ge(0)]  # of MiB, joules, operations, samples a second
 Reading = Annotated[float, Ge(-1e15), Le(1e15)]  # of a device: a rack's joules of a year are fewer
 Name = Annotated[str, MaxLen(200)]  # of a device, a setting or a file: what stands in a table or a figure
+Text = Annotated[str, MaxLen(1 << 16)]  # a reason, a sample of what a model writes
 
 
 @typing.dataclass_transform(frozen_default=True, kw_only_default=True)

@@ -92,7 +92,8 @@ def finish(root, name, monitor=MONITOR, events=(), **changes):
         **changes,
     }
     write_lines(
-        run.metrics, [start(known), *events, epoch(known), End(status="done", step=known["steps"], elapsed_s=1.0)]
+        run.metrics,
+        [start(known), *events, epoch(known), End(status=known["status"], step=known["steps"], elapsed_s=1.0)],
     )
     if monitor:
         write_lines(run.monitor, monitor)

@@ -19,9 +19,11 @@ from mutations import flips, restore, values, whole_file
 from lib import audit, report, results, runner
 from lib.config import InputError
 from lib.figure.base import render_all
+from lib.files import DIGEST, digest, file_digest
 from lib.gputop import recorded
 from lib.monitor import stats
 from lib.results import AGAIN
+from lib.schema import plain
 
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "figure_lenet5"
 RUN, OTHER = "lenet5_adamw_magnitude_50", "lenet5_adamw_none"
@@ -288,6 +290,38 @@ def test_a_number_that_no_device_reads_is_a_damaged_line(root, number):
     restore(path, data)
     assert b"362.9" in data and header["damaged"] == 1 and samples
     assert "1 lines were not whole and are left out" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "rewrite", "says"),
+    [
+        ({}, lambda rows: [*rows, rows[-1]], "event: it does not end with one end"),
+        ({}, lambda rows: rows[:-1], "event: it does not end with one end"),
+        ({}, lambda rows: [rows[0], rows[-1], *rows[1:-1]], "event: it does not end with one end"),
+        ({}, lambda rows: [*rows[:-1], rows[-1] | {"status": "diverged"}], "of a run that is done"),
+        ({"final_accuracy": 12.5}, list, "final_accuracy: 12.5 is not the "),
+        ({"best_epoch": 999}, list, "best_epoch: there is no epoch 999 of "),
+        ({"best_epoch": 0}, list, "best_epoch: there is no epoch 0 of "),
+        ({"peak_loss": 0.0}, list, "peak_loss: 0.0 is not the "),
+        ({"device": "x" * 5000}, list, "device: string should have at most 200 characters"),
+        ({"data_hash": "x" * 5000}, list, "data_hash: string should have at most 200 characters"),
+    ],
+)
+def test_files_that_contradict_one_another_are_damaged(root, change, rewrite, says):
+    """With every digest as it should be."""
+    run = results.RunDir(root / RUN)
+    old = {path: path.read_bytes() for path in (run.summary, run.metrics)}
+    rows = rewrite([json.loads(line) for line in old[run.metrics].splitlines()])
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = json.loads(old[run.summary]) | change
+    data["files"]["metrics.jsonl"] = plain(file_digest(run.metrics))
+    del data[DIGEST]
+    run.summary.write_text(json.dumps(data | {DIGEST: digest(data)}))
+    [r] = [r for r in results.load(root) if r.id == RUN]
+    for path, content in old.items():
+        restore(path, content)
+    assert r.status == "damaged" and says in r.reason
+    assert {x.status for x in results.load(root) if x.id == RUN} == {"done"}
 
 
 def test_an_error_is_shown_without_its_escape_sequences(root):
