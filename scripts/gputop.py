@@ -208,10 +208,10 @@ def compare(a: Path, b: Path, device: str | None, output: Path | None) -> int:
 
 
 def picture(fig, path: Path) -> None:
-    from lib.figure.folder import save
+    from lib.figure.folder import save_picture
 
     try:
-        save(fig, path)
+        save_picture(fig, path)
     except OSError as e:
         raise InputError(f"{path} cannot be written: {e.strerror}: name another with --output") from None
     print(f"\ngraph: {path}")

@@ -14,6 +14,27 @@ PART = re.compile(r"\.[\w.-]+\.png\.\d+\.part")
 PICTURE = re.compile(r"[\w.-]+\.png")
 
 
+def part_of(path: Path) -> Path:
+    """The name that a picture has until it is whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def draw(fig, part: Path) -> None:
+    part.unlink(missing_ok=True)
+    with part.open("xb") as file:
+        fig.savefig(file, dpi=DPI, format="png")
+
+
+def save_picture(fig, path: Path) -> None:
+    """Write a picture where the user has named it, whole or not at all. Raises OSError."""
+    part = part_of(path)
+    try:
+        draw(fig, part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 class GraphFolder:
     """graphs/ of a results directory, which may come from a stranger: never a link, and nothing in it is deleted or
     written over but the pictures that an earlier report is recorded to have written and that are still what they were,
@@ -53,13 +74,11 @@ class GraphFolder:
         """Write a picture, whole or not at all. Raises InputError where it cannot be written, or where a file of
         another has its name."""
         path = self.path / f"{stem}.png"
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part = part_of(path)
         if path.is_symlink() or (path.exists() and path.name not in self.files):
             raise InputError(f"{path} is not of this program, or was changed: remove it, or move it elsewhere")
         try:
-            part.unlink(missing_ok=True)
-            with part.open("xb") as file:
-                fig.savefig(file, dpi=DPI, format="png")
+            draw(fig, part)
             # In this order a report that is killed leaves no picture that the next one takes for another's.
             path.unlink(missing_ok=True)
             self.files[path.name] = file_digest(part)
